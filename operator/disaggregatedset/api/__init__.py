@@ -1,0 +1,51 @@
+"""The DisaggregatedSet API: pydantic models, and the CRD that is generated from them."""
+
+from disaggregatedset.api.accelerators import POD_CLAIM_NAME, Accelerators, AllocationMode
+from disaggregatedset.api.base import API_VERSION, GROUP, VERSION
+from disaggregatedset.api.disaggregatedset import (
+    KIND,
+    KV_CACHE,
+    KV_COORDINATOR,
+    WEIGHTS,
+    ClaimsStatus,
+    ComputeRole,
+    Condition,
+    ConditionType,
+    DisaggregatedSet,
+    DisaggregatedSetSpec,
+    DisaggregatedSetStatus,
+    Disruption,
+    KVCache,
+    RoleStatus,
+    Scaled,
+    Summary,
+    Tier,
+    Weights,
+)
+
+__all__ = [
+    "API_VERSION",
+    "GROUP",
+    "KIND",
+    "KV_CACHE",
+    "KV_COORDINATOR",
+    "POD_CLAIM_NAME",
+    "VERSION",
+    "WEIGHTS",
+    "Accelerators",
+    "AllocationMode",
+    "ClaimsStatus",
+    "ComputeRole",
+    "Condition",
+    "ConditionType",
+    "DisaggregatedSet",
+    "DisaggregatedSetSpec",
+    "DisaggregatedSetStatus",
+    "Disruption",
+    "KVCache",
+    "RoleStatus",
+    "Scaled",
+    "Summary",
+    "Tier",
+    "Weights",
+]

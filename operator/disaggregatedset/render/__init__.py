@@ -1,0 +1,1 @@
+"""Pure: from a set to the manifests of its children."""

@@ -1,0 +1,1 @@
+"""Pure: from what is desired and what is observed to the writes to make now."""

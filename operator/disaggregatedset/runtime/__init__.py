@@ -1,0 +1,1 @@
+"""What runs the operator: work queue, settings, health, metrics, logging."""

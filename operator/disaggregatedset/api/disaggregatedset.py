@@ -1,0 +1,299 @@
+"""The DisaggregatedSet as pydantic models: the source of the CRD."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from disaggregatedset.api.accelerators import POD_CLAIM_NAME, Accelerators
+from disaggregatedset.api.base import API_VERSION, IntOrPercent, Model, rule, rules
+
+KIND = "DisaggregatedSet"
+
+#: Roles of the tiers that are one role each, which no compute role may be called.
+WEIGHTS, KV_CACHE, KV_COORDINATOR = "weights", "kv-cache", "kv-coordinator"
+
+#: Longest sum of the lengths of a set's and a role's name: ``<set>-<role>-<revision>`` names a Service, so it has at
+#: most 63 characters, 10 of which are two hyphens and the revision.
+MAX_NAMES = 53
+
+#: Keys of labels that the operator sets on pods, so that a template can't.
+RESERVED_LABELS = (
+    *(f"app.kubernetes.io/{key}" for key in ("name", "instance", "component", "part-of", "managed-by")),
+    *(f"llm-d.ai/{key}" for key in ("role", "model", "inference-serving")),
+)
+RESERVED_LABEL_PREFIX = "disaggregatedset.dev/"
+
+_reserved = ", ".join(f"'{key}'" for key in RESERVED_LABELS)
+
+#: A PodTemplateSpec, kept as it was written: the CRD types it in full, and models would drop fields that are newer than
+#: they are.
+PodTemplate = Annotated[
+    dict[str, Any],
+    Field(
+        description="The pods: a PodTemplateSpec. The operator adds labels, the environment variables DSET_* and the "
+        "claim of accelerators.",
+        json_schema_extra=rules(
+            rule(
+                "!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(key, "
+                f"!key.startsWith('{RESERVED_LABEL_PREFIX}') && !(key in [{_reserved}]))",
+                f"template.metadata.labels: labels {RESERVED_LABEL_PREFIX}*, app.kubernetes.io/{{name,instance,"
+                "component,part-of,managed-by} and llm-d.ai/{role,model,inference-serving} are set by the operator: remove them",
+            ),
+            rule(
+                "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'",
+                "template.spec.restartPolicy: pods of a Deployment always restart: remove it or set Always",
+            ),
+            **{"x-disaggregatedset-pod-template": True},
+        ),
+    ),
+]
+
+_CLAIM_NAME_IS_FREE = rule(
+    "!has(self.accelerators) || !has(self.template.spec.resourceClaims) || "
+    f"!self.template.spec.resourceClaims.exists(c, c.name == '{POD_CLAIM_NAME}')",
+    f"template.spec.resourceClaims: the name {POD_CLAIM_NAME} is taken by the claim that accelerators makes: "
+    "use another",
+)
+_CLAIM_CONTAINERS_EXIST = rule(
+    "!has(self.accelerators) || !has(self.accelerators.containers) || self.accelerators.containers.all(n, "
+    "self.template.spec.containers.exists(c, c.name == n) || "
+    "(has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == n)))",
+    "accelerators.containers names a container that template.spec has neither in containers nor in initContainers",
+)
+
+
+class ModelSpec(Model):
+    """The model that is served."""
+
+    name: str = Field(min_length=1, max_length=253, description="The name that clients ask for.")
+    source: str = Field(
+        min_length=1, max_length=2048, description="Where the weights come from: any URI, for example hf://org/model."
+    )
+    revision: str | None = Field(
+        None,
+        min_length=1,
+        max_length=253,
+        description="Commit, tag or digest of the source; absent: whatever it serves.",
+    )
+
+
+class Disruption(Model):
+    """What evictions may do to the pods of a role; becomes a PodDisruptionBudget over all its revisions."""
+
+    max_unavailable: IntOrPercent = Field(
+        1, description="How many pods, or what percentage of them, may be missing because of evictions."
+    )
+
+
+class Scaled(Model):
+    """What every role has: pods, how many of them, with which devices."""
+
+    replicas: int = Field(1, ge=0, le=100_000, description="How many pods.")
+    accelerators: Accelerators | None = Field(None, description="Devices that each pod claims through DRA.")
+    disruption: Disruption = Field(
+        default_factory=Disruption, description="What evictions may do to the pods.", json_schema_extra={"default": {}}
+    )
+    template: PodTemplate
+
+
+_SCALED_RULES = rules(_CLAIM_NAME_IS_FREE, _CLAIM_CONTAINERS_EXIST)
+
+
+class Weights(Scaled):
+    """The tier that keeps the model's weights close to the engines."""
+
+    model_config = ConfigDict(json_schema_extra=_SCALED_RULES)
+
+
+class KVCoordinator(Model):
+    """The one master that some KV stores need, such as Mooncake's."""
+
+    template: PodTemplate
+
+
+class KVCache(Scaled):
+    """The tier that keeps KV blocks between requests and across restarts of the engines."""
+
+    model_config = ConfigDict(json_schema_extra=_SCALED_RULES)
+
+    coordinator: KVCoordinator | None = Field(
+        None, description="The one master that some stores need (Mooncake); it starts before the stores."
+    )
+    required: bool = Field(True, description="Whether compute waits for the KV cache to be ready before it starts.")
+
+
+class ComputeRole(Scaled):
+    """Engines that do one part of inference, such as prefill or decode."""
+
+    model_config = ConfigDict(json_schema_extra=_SCALED_RULES)
+
+    name: str = Field(
+        min_length=1,
+        max_length=MAX_NAMES - 1,
+        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
+        description="Name of the role, for example prefill or decode; part of the names of its pods.",
+        json_schema_extra=rules(
+            rule(
+                f"!(self in ['{WEIGHTS}', '{KV_CACHE}', '{KV_COORDINATOR}'])",
+                f"{WEIGHTS}, {KV_CACHE} and {KV_COORDINATOR} are the roles of other tiers: choose another name",
+            )
+        ),
+    )
+
+
+class Compute(Model):
+    """The engines; all roles change revision together."""
+
+    roles: list[ComputeRole] = Field(
+        min_length=1,
+        max_length=8,
+        description="The roles that inference is split into, each scaling on its own.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+
+
+class DisaggregatedSetSpec(Model):
+    """What is wanted."""
+
+    model: ModelSpec = Field(description="The model that is served; a change of it rolls every tier.")
+    weights: Weights | None = Field(
+        None, description="The weights tier; absent: the engines load weights by themselves."
+    )
+    kv_cache: KVCache | None = Field(None, description="The KV cache tier; absent: the engines keep KV to themselves.")
+    compute: Compute = Field(description="The compute tier.")
+
+
+class Tier(StrEnum):
+    """The parts of inference that are kept apart."""
+
+    WEIGHTS = "weights"
+    KV_CACHE = "kvCache"
+    COMPUTE = "compute"
+
+
+class ConditionType(StrEnum):
+    """Conditions of a set."""
+
+    ACCEPTED = "Accepted"
+    AVAILABLE = "Available"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    ACCELERATORS_ALLOCATED = "AcceleratorsAllocated"
+
+
+class Condition(Model):
+    """A condition as in ``metav1.Condition``."""
+
+    type: str = Field(max_length=316, description="What the condition is about.")
+    status: str = Field(description="True, False or Unknown.", json_schema_extra={"enum": ["True", "False", "Unknown"]})
+    observed_generation: int | None = Field(None, ge=0, description="The generation that the condition was set for.")
+    last_transition_time: str = Field(
+        description="When status last changed.", json_schema_extra={"format": "date-time"}
+    )
+    reason: str = Field(
+        min_length=1,
+        max_length=1024,
+        pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
+        description="Why, in one word for machines.",
+    )
+    message: str = Field(max_length=32768, description="Why, in words for people.")
+
+
+class ClaimsStatus(Model):
+    """Claims of the pods of a role."""
+
+    allocated: int = Field(description="Claims that have their devices.")
+    pending: int = Field(description="Claims that wait for devices.")
+
+
+class RoleStatus(Model):
+    """What is there of a role, over all its revisions."""
+
+    name: str = Field(description="Name of the role.")
+    tier: Tier = Field(description="The tier that the role belongs to.")
+    desired: int = Field(description="How many pods are wanted.")
+    replicas: int = Field(description="How many pods there are.")
+    ready: int = Field(description="How many pods are ready.")
+    updated: int = Field(description="How many pods are of the wanted revision.")
+    revision: str = Field(description="The wanted revision.")
+    claims: ClaimsStatus | None = Field(None, description="Claims of the role's pods, where it has accelerators.")
+    message: str | None = Field(None, max_length=4096, description="What keeps the role from being as wanted.")
+
+
+class Summary(Model):
+    """Short strings for the columns of ``kubectl get``."""
+
+    weights: str | None = Field(None, description="ready/desired of the weights tier.")
+    kv_cache: str | None = Field(None, description="ready/desired of the KV cache tier.")
+    compute: str | None = Field(None, description="ready/desired of the compute tier.")
+    roles: str | None = Field(None, description="ready/desired of each role.")
+
+
+class DisaggregatedSetStatus(Model):
+    """What is there."""
+
+    observed_generation: int | None = Field(None, description="The generation that the status is about.")
+    model_revision: str | None = Field(
+        None, description="Hash of spec.model: what the weights and the KV cache are kept by."
+    )
+    summary: Summary | None = Field(None, description="Short strings for the columns of kubectl get.")
+    roles: list[RoleStatus] | None = Field(
+        None,
+        max_length=16,
+        description="The roles of all tiers.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    conditions: list[Condition] | None = Field(
+        None,
+        max_length=16,
+        description="Conditions: Accepted, Available, Progressing, Degraded, AcceleratorsAllocated.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+    )
+
+
+class ObjectMeta(Model):
+    """The metadata that the operator reads."""
+
+    name: str
+    namespace: str
+    uid: str = ""
+    generation: int = 0
+    annotations: dict[str, str] = Field(default_factory=dict)
+
+
+class DisaggregatedSet(Model):
+    """A language model served from weights, KV cache and compute that scale on their own."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
+                "metadata.name: must be a DNS-1035 label, because it names Services: lower-case letters, digits and "
+                "'-', starting with a letter, ending with a letter or digit",
+            ),
+            rule(
+                f"self.spec.compute.roles.all(r, size(self.metadata.name) + size(r.name) <= {MAX_NAMES})",
+                f"metadata.name and spec.compute.roles[].name: together at most {MAX_NAMES} characters, because "
+                "<set>-<role>-<revision> names Services: shorten one of them",
+            ),
+            rule(
+                f"!has(self.spec.weights) || size(self.metadata.name) <= {MAX_NAMES - len(WEIGHTS)}",
+                f"metadata.name: at most {MAX_NAMES - len(WEIGHTS)} characters with spec.weights",
+            ),
+            rule(
+                f"!has(self.spec.kvCache) || size(self.metadata.name) <= (has(self.spec.kvCache.coordinator) ? "
+                f"{MAX_NAMES - len(KV_COORDINATOR)} : {MAX_NAMES - len(KV_CACHE)})",
+                f"metadata.name: at most {MAX_NAMES - len(KV_CACHE)} characters with spec.kvCache, "
+                f"{MAX_NAMES - len(KV_COORDINATOR)} with spec.kvCache.coordinator",
+            ),
+        )
+    )
+
+    api_version: str = API_VERSION
+    kind: str = KIND
+    metadata: ObjectMeta
+    spec: DisaggregatedSetSpec
+    status: DisaggregatedSetStatus | None = None
