@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, StrictInt, StrictStr
 
 from disaggregatedset.api.base import DNSLabel, Model, rule, rules
 
@@ -14,7 +14,15 @@ POD_CLAIM_NAME = "accelerators"
 
 _DeviceClassName = Annotated[
     str,
-    Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"),
+    Field(
+        max_length=253,
+        json_schema_extra=rules(
+            rule(
+                "!format.dns1123Subdomain().validate(self).hasValue()",
+                "must be the name of a DeviceClass, for example gpu.nvidia.com (kubectl get deviceclasses lists them)",
+            )
+        ),
+    ),
 ]
 _Selectors = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=10240)]],
@@ -22,9 +30,28 @@ _Selectors = Annotated[
 ]
 _RequestNames = Annotated[
     list[Annotated[str, Field(min_length=1, max_length=127)]],
-    Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
+    Field(min_length=1, max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"}),
 ]
-_QualifiedName = Annotated[str, Field(min_length=1, max_length=128)]
+_AttributeName = Annotated[
+    str,
+    Field(
+        max_length=128,
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[a-z0-9.-]+/[A-Za-z_][A-Za-z0-9_]*$')",
+                "must be DOMAIN/NAME, for example resource.kubernetes.io/pcieRoot",
+            )
+        ),
+    ),
+]
+_Quantity = Annotated[
+    Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(max_length=64)],
+    Field(
+        json_schema_extra=rules(
+            rule("type(self) == int || isQuantity(self)", "must be a quantity, for example 10Gi"),
+        )
+    ),
+]
 
 
 class AllocationMode(StrEnum):
@@ -36,6 +63,25 @@ class AllocationMode(StrEnum):
 
 class DeviceToleration(Model):
     """Accept devices that carry a taint."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!has(self.value) || !has(self.operator) || self.operator != 'Exists'",
+                "operator Exists takes no value: drop value, or use operator Equal",
+                field=".value",
+            ),
+            rule(
+                "(has(self.key) && self.key != '') || (has(self.operator) && self.operator == 'Exists')",
+                "set key, or operator: Exists to tolerate every taint",
+            ),
+            rule(
+                "!has(self.tolerationSeconds) || (has(self.effect) && self.effect == 'NoExecute')",
+                "only effect NoExecute is tolerated for a time: set effect: NoExecute, or drop tolerationSeconds",
+                field=".tolerationSeconds",
+            ),
+        )
+    )
 
     key: str | None = Field(
         None, max_length=317, description="The taint's key; empty with operator Exists: every taint."
@@ -55,14 +101,15 @@ class DeviceToleration(Model):
 class DeviceCapacity(Model):
     """How much of a device's capacity is wanted, for devices that can be shared."""
 
-    requests: dict[str, int | str] = Field(
+    requests: dict[str, _Quantity] = Field(
         description="Quantity wanted by name of the capacity, for example memory: 10Gi.", min_length=1, max_length=32
     )
 
 
 _COUNT_NOT_WITH_ALL = rule(
     "!(has(self.allocationMode) && self.allocationMode == 'All' && has(self.count))",
-    "count and allocationMode: All exclude each other: drop count, or use allocationMode: ExactCount",
+    "allocationMode: All takes all devices of a node: drop count, or use allocationMode: ExactCount",
+    field=".count",
 )
 
 
@@ -94,7 +141,9 @@ class DeviceSubRequest(_DeviceWish):
 
     model_config = ConfigDict(json_schema_extra=rules(_COUNT_NOT_WITH_ALL))
 
-    name: DNSLabel = Field(description="Name of the alternative; constraints and config refer to it as REQUEST/NAME.")
+    name: DNSLabel = Field(
+        description="Name of the alternative; constraints and config refer to it as NAME-OF-REQUEST/NAME."
+    )
     device_class_name: _DeviceClassName = Field(description="The DeviceClass of this alternative.")
 
 
@@ -111,8 +160,8 @@ class DeviceRequest(_DeviceWish):
             rule(
                 "!has(self.firstAvailable) || !(has(self.count) || has(self.allocationMode) || has(self.selectors) || "
                 "has(self.tolerations) || has(self.capacity) || has(self.adminAccess))",
-                "with firstAvailable, count, allocationMode, selectors, tolerations and capacity belong into each of "
-                "its entries, and adminAccess is not possible",
+                "beside firstAvailable there can't be count, allocationMode, selectors, tolerations, capacity or "
+                "adminAccess: move them into its entries, and drop adminAccess, which no entry can have",
             ),
         )
     )
@@ -148,11 +197,11 @@ class DeviceConstraint(Model):
     requests: _RequestNames | None = Field(
         None, description="Names of the requests that are bound; absent: all of them."
     )
-    match_attribute: _QualifiedName | None = Field(
+    match_attribute: _AttributeName | None = Field(
         None,
         description="All devices have the same value of this attribute, for example resource.kubernetes.io/pcieRoot.",
     )
-    distinct_attribute: _QualifiedName | None = Field(
+    distinct_attribute: _AttributeName | None = Field(
         None, description="No two devices have the same value of this attribute."
     )
 
@@ -176,26 +225,25 @@ class DeviceConfig(Model):
     opaque: OpaqueConfig = Field(description="Driver and parameters.")
 
 
+def _names_requests(field: str) -> dict[str, str]:
+    """Demand that the ``requests`` of each entry of a field exist.
+
+    The names are collected once, as a list of lists: comparing entry by entry would exceed the API server's cost limit.
+    """
+    return rule(
+        f"!has(self.{field}) || [self.requests.map(r, [r.name] + (has(r.firstAvailable) ? "
+        f"r.firstAvailable.map(s, r.name + '/' + s.name) : []))].all(names, self.{field}.all(e, "
+        "!has(e.requests) || e.requests.all(n, names.exists(some, n in some))))",
+        f"{field} may only name entries of accelerators.requests, as NAME or, for one of its firstAvailable, as "
+        "NAME/ALTERNATIVE: correct the name, or add the request",
+        field=f".{field}",
+    )
+
+
 class Accelerators(Model):
     """The devices of each pod of a role; becomes one ResourceClaimTemplate per revision."""
 
-    model_config = ConfigDict(
-        json_schema_extra=rules(
-            rule(
-                "!has(self.constraints) || self.constraints.all(c, !has(c.requests) || c.requests.all(n, "
-                "self.requests.exists(r, r.name == n || (has(r.firstAvailable) && "
-                "r.firstAvailable.exists(s, r.name + '/' + s.name == n)))))",
-                "constraints refer to a request that is not in requests: use the name of a request, or "
-                "REQUEST/ALTERNATIVE",
-            ),
-            rule(
-                "!has(self.config) || self.config.all(c, !has(c.requests) || c.requests.all(n, "
-                "self.requests.exists(r, r.name == n || (has(r.firstAvailable) && "
-                "r.firstAvailable.exists(s, r.name + '/' + s.name == n)))))",
-                "config refers to a request that is not in requests: use the name of a request, or REQUEST/ALTERNATIVE",
-            ),
-        )
-    )
+    model_config = ConfigDict(json_schema_extra=rules(_names_requests("constraints"), _names_requests("config")))
 
     requests: list[DeviceRequest] = Field(
         min_length=1,

@@ -21,7 +21,7 @@ class Model(BaseModel):
     model_config = ConfigDict(alias_generator=to_camel, populate_by_name=True, extra="ignore", frozen=True)
 
 
-def rule(expression: str, message: str) -> dict[str, str]:
+def rule(expression: str, message: str, *, field: str | None = None) -> dict[str, str]:
     """Write a CEL validation rule as the CRD wants it.
 
     Parameters
@@ -29,9 +29,14 @@ def rule(expression: str, message: str) -> dict[str, str]:
     expression
         CEL over ``self``; true means valid.
     message
-        Names the field and says what to do.
+        What is wrong and what to do. kubectl prints the path of the field before it.
+    field
+        Path of the field that is to blame, from ``self`` (``.spec.containers``); ``self`` if absent.
     """
-    return {"rule": expression, "message": message}
+    validation = {"rule": expression, "message": message}
+    if field is not None:
+        validation["fieldPath"] = field
+    return validation
 
 
 def rules(*validations: dict[str, str], **extra: Any) -> dict[str, Any]:
@@ -47,7 +52,7 @@ def _count_or_percent(value: int | str) -> int | str:
 
 #: A number of pods, or a percentage of them ("25%").
 IntOrPercent = Annotated[
-    Annotated[StrictInt, Field(ge=0)] | StrictStr,
+    Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(max_length=32)],
     AfterValidator(_count_or_percent),
     Field(
         json_schema_extra=rules(
@@ -59,5 +64,13 @@ IntOrPercent = Annotated[
     ),
 ]
 
+#: The number of pods or other things of a role.
+Count = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int32"})]
+
+DNS_LABEL = rule(
+    "!format.dns1123Label().validate(self).hasValue()",
+    "must be lower-case letters, digits and '-', and start and end with a letter or digit",
+)
+
 #: A name as in RFC 1123, for things that become part of DNS names or are referred to by name.
-DNSLabel = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
+DNSLabel = Annotated[str, Field(max_length=63, json_schema_extra=rules(DNS_LABEL))]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from disaggregatedset.api.accelerators import POD_CLAIM_NAME, Accelerators
-from disaggregatedset.api.base import API_VERSION, IntOrPercent, Model, rule, rules
+from disaggregatedset.api.base import API_VERSION, DNS_LABEL, Count, IntOrPercent, Model, rule, rules
 
 KIND = "DisaggregatedSet"
 
@@ -19,6 +19,9 @@ WEIGHTS, KV_CACHE, KV_COORDINATOR = "weights", "kv-cache", "kv-coordinator"
 #: most 63 characters, 10 of which are two hyphens and the revision.
 MAX_NAMES = 53
 
+#: More pods than any cluster runs, so that sums of them stay far from any integer's end.
+MAX_REPLICAS = 100_000
+
 #: Keys of labels that the operator sets on pods, so that a template can't.
 RESERVED_LABELS = (
     *(f"app.kubernetes.io/{key}" for key in ("name", "instance", "component", "part-of", "managed-by")),
@@ -27,6 +30,9 @@ RESERVED_LABELS = (
 RESERVED_LABEL_PREFIX = "disaggregatedset.dev/"
 
 _reserved = ", ".join(f"'{key}'" for key in RESERVED_LABELS)
+
+#: Marks, in the JSON schema, where the CRD has the schema of a pod template.
+POD_TEMPLATE_MARK = "x-disaggregatedset-pod-template"
 
 #: A PodTemplateSpec, kept as it was written: the CRD types it in full, and models would drop fields that are newer than
 #: they are.
@@ -39,14 +45,27 @@ PodTemplate = Annotated[
             rule(
                 "!has(self.metadata) || !has(self.metadata.labels) || self.metadata.labels.all(key, "
                 f"!key.startsWith('{RESERVED_LABEL_PREFIX}') && !(key in [{_reserved}]))",
-                f"template.metadata.labels: labels {RESERVED_LABEL_PREFIX}*, app.kubernetes.io/{{name,instance,"
-                "component,part-of,managed-by} and llm-d.ai/{role,model,inference-serving} are set by the operator: remove them",
+                f"the operator sets the labels {RESERVED_LABEL_PREFIX}*, app.kubernetes.io/{{name,instance,component,"
+                "part-of,managed-by} and llm-d.ai/{role,model,inference-serving}: remove them",
+                field=".metadata.labels",
             ),
             rule(
                 "!has(self.spec.restartPolicy) || self.spec.restartPolicy == 'Always'",
-                "template.spec.restartPolicy: pods of a Deployment always restart: remove it or set Always",
+                "pods of a Deployment always restart: remove restartPolicy, or set Always",
+                field=".spec.restartPolicy",
             ),
-            **{"x-disaggregatedset-pod-template": True},
+            rule(
+                "!has(self.spec.activeDeadlineSeconds)",
+                "pods of a Deployment have no deadline: remove activeDeadlineSeconds",
+                field=".spec.activeDeadlineSeconds",
+            ),
+            rule(
+                "!has(self.spec.ephemeralContainers)",
+                "ephemeral containers can only be added to running pods (kubectl debug): use initContainers with "
+                "restartPolicy: Always for sidecars",
+                field=".spec.ephemeralContainers",
+            ),
+            **{POD_TEMPLATE_MARK: True},
         ),
     ),
 ]
@@ -54,14 +73,15 @@ PodTemplate = Annotated[
 _CLAIM_NAME_IS_FREE = rule(
     "!has(self.accelerators) || !has(self.template.spec.resourceClaims) || "
     f"!self.template.spec.resourceClaims.exists(c, c.name == '{POD_CLAIM_NAME}')",
-    f"template.spec.resourceClaims: the name {POD_CLAIM_NAME} is taken by the claim that accelerators makes: "
-    "use another",
+    f"the claim that accelerators makes is called {POD_CLAIM_NAME}: give this one another name",
+    field=".template.spec.resourceClaims",
 )
 _CLAIM_CONTAINERS_EXIST = rule(
     "!has(self.accelerators) || !has(self.accelerators.containers) || self.accelerators.containers.all(n, "
     "self.template.spec.containers.exists(c, c.name == n) || "
     "(has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == n)))",
-    "accelerators.containers names a container that template.spec has neither in containers nor in initContainers",
+    "must name containers or initContainers of the template: correct the name, or drop containers for the first one",
+    field=".accelerators.containers",
 )
 
 
@@ -70,7 +90,14 @@ class ModelSpec(Model):
 
     name: str = Field(min_length=1, max_length=253, description="The name that clients ask for.")
     source: str = Field(
-        min_length=1, max_length=2048, description="Where the weights come from: any URI, for example hf://org/model."
+        max_length=2048,
+        description="Where the weights come from: any URI, for example hf://org/model.",
+        json_schema_extra=rules(
+            rule(
+                "self.matches('^[a-zA-Z][a-zA-Z0-9+.-]*:.')",
+                "must be a URI with a scheme, for example hf://meta-llama/Llama-3.1-8B-Instruct",
+            )
+        ),
     )
     revision: str | None = Field(
         None,
@@ -84,17 +111,19 @@ class Disruption(Model):
     """What evictions may do to the pods of a role; becomes a PodDisruptionBudget over all its revisions."""
 
     max_unavailable: IntOrPercent = Field(
-        1, description="How many pods, or what percentage of them, may be missing because of evictions."
+        1, description="How many pods, or what percentage of them, may be missing because of evictions; 1 if absent."
     )
 
 
 class Scaled(Model):
     """What every role has: pods, how many of them, with which devices."""
 
-    replicas: int = Field(1, ge=0, le=100_000, description="How many pods.")
+    replicas: Count = Field(1, le=MAX_REPLICAS, description="How many pods; 1 if absent.")
     accelerators: Accelerators | None = Field(None, description="Devices that each pod claims through DRA.")
     disruption: Disruption = Field(
-        default_factory=Disruption, description="What evictions may do to the pods.", json_schema_extra={"default": {}}
+        default_factory=Disruption,
+        description="What evictions, of a node that is drained for example, may do to the pods.",
+        json_schema_extra={"default": {}},
     )
     template: PodTemplate
 
@@ -122,7 +151,9 @@ class KVCache(Scaled):
     coordinator: KVCoordinator | None = Field(
         None, description="The one master that some stores need (Mooncake); it starts before the stores."
     )
-    required: bool = Field(True, description="Whether compute waits for the KV cache to be ready before it starts.")
+    required: bool = Field(
+        True, description="Whether compute waits for the KV cache to be ready before it starts; true if absent."
+    )
 
 
 class ComputeRole(Scaled):
@@ -131,15 +162,14 @@ class ComputeRole(Scaled):
     model_config = ConfigDict(json_schema_extra=_SCALED_RULES)
 
     name: str = Field(
-        min_length=1,
         max_length=MAX_NAMES - 1,
-        pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$",
         description="Name of the role, for example prefill or decode; part of the names of its pods.",
         json_schema_extra=rules(
+            DNS_LABEL,
             rule(
                 f"!(self in ['{WEIGHTS}', '{KV_CACHE}', '{KV_COORDINATOR}'])",
                 f"{WEIGHTS}, {KV_CACHE} and {KV_COORDINATOR} are the roles of other tiers: choose another name",
-            )
+            ),
         ),
     )
 
@@ -156,14 +186,14 @@ class Compute(Model):
 
 
 class DisaggregatedSetSpec(Model):
-    """What is wanted."""
+    """What is wanted: a model, and the tiers that serve it."""
 
     model: ModelSpec = Field(description="The model that is served; a change of it rolls every tier.")
     weights: Weights | None = Field(
         None, description="The weights tier; absent: the engines load weights by themselves."
     )
     kv_cache: KVCache | None = Field(None, description="The KV cache tier; absent: the engines keep KV to themselves.")
-    compute: Compute = Field(description="The compute tier.")
+    compute: Compute = Field(description="The compute tier: the engines.")
 
 
 class Tier(StrEnum):
@@ -205,8 +235,8 @@ class Condition(Model):
 class ClaimsStatus(Model):
     """Claims of the pods of a role."""
 
-    allocated: int = Field(description="Claims that have their devices.")
-    pending: int = Field(description="Claims that wait for devices.")
+    allocated: Count = Field(description="Claims that have their devices.")
+    pending: Count = Field(description="Claims that wait for devices.")
 
 
 class RoleStatus(Model):
@@ -214,10 +244,10 @@ class RoleStatus(Model):
 
     name: str = Field(description="Name of the role.")
     tier: Tier = Field(description="The tier that the role belongs to.")
-    desired: int = Field(description="How many pods are wanted.")
-    replicas: int = Field(description="How many pods there are.")
-    ready: int = Field(description="How many pods are ready.")
-    updated: int = Field(description="How many pods are of the wanted revision.")
+    desired: Count = Field(description="How many pods are wanted.")
+    replicas: Count = Field(description="How many pods there are.")
+    ready: Count = Field(description="How many pods are ready.")
+    updated: Count = Field(description="How many pods are of the wanted revision.")
     revision: str = Field(description="The wanted revision.")
     claims: ClaimsStatus | None = Field(None, description="Claims of the role's pods, where it has accelerators.")
     message: str | None = Field(None, max_length=4096, description="What keeps the role from being as wanted.")
@@ -233,7 +263,7 @@ class Summary(Model):
 
 
 class DisaggregatedSetStatus(Model):
-    """What is there."""
+    """What there is, as the operator last saw it."""
 
     observed_generation: int | None = Field(None, description="The generation that the status is about.")
     model_revision: str | None = Field(
@@ -270,24 +300,35 @@ class DisaggregatedSet(Model):
     model_config = ConfigDict(
         json_schema_extra=rules(
             rule(
-                "self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
-                "metadata.name: must be a DNS-1035 label, because it names Services: lower-case letters, digits and "
-                "'-', starting with a letter, ending with a letter or digit",
+                "self.metadata.name.matches('^[a-z][-a-z0-9]*$')",
+                "the name of a set becomes part of names of Services: it must consist of lower-case letters, digits "
+                "and '-', and start with a letter",
+                field=".metadata.name",
             ),
             rule(
                 f"self.spec.compute.roles.all(r, size(self.metadata.name) + size(r.name) <= {MAX_NAMES})",
-                f"metadata.name and spec.compute.roles[].name: together at most {MAX_NAMES} characters, because "
-                "<set>-<role>-<revision> names Services: shorten one of them",
+                f"the names of the set and of each role in spec.compute.roles have together at most {MAX_NAMES} "
+                "characters, because <set>-<role>-<revision> names Services: shorten one of them",
+                field=".metadata.name",
             ),
             rule(
                 f"!has(self.spec.weights) || size(self.metadata.name) <= {MAX_NAMES - len(WEIGHTS)}",
-                f"metadata.name: at most {MAX_NAMES - len(WEIGHTS)} characters with spec.weights",
+                f"the name of a set with spec.weights has at most {MAX_NAMES - len(WEIGHTS)} characters, because "
+                f"<set>-{WEIGHTS}-<revision> names Services: shorten it",
+                field=".metadata.name",
             ),
             rule(
-                f"!has(self.spec.kvCache) || size(self.metadata.name) <= (has(self.spec.kvCache.coordinator) ? "
-                f"{MAX_NAMES - len(KV_COORDINATOR)} : {MAX_NAMES - len(KV_CACHE)})",
-                f"metadata.name: at most {MAX_NAMES - len(KV_CACHE)} characters with spec.kvCache, "
-                f"{MAX_NAMES - len(KV_COORDINATOR)} with spec.kvCache.coordinator",
+                f"!has(self.spec.kvCache) || size(self.metadata.name) <= {MAX_NAMES - len(KV_CACHE)}",
+                f"the name of a set with spec.kvCache has at most {MAX_NAMES - len(KV_CACHE)} characters, because "
+                f"<set>-{KV_CACHE}-<revision> names Services: shorten it",
+                field=".metadata.name",
+            ),
+            rule(
+                "!has(self.spec.kvCache) || !has(self.spec.kvCache.coordinator) || "
+                f"size(self.metadata.name) <= {MAX_NAMES - len(KV_COORDINATOR)}",
+                f"the name of a set with spec.kvCache.coordinator has at most {MAX_NAMES - len(KV_COORDINATOR)} "
+                f"characters, because <set>-{KV_COORDINATOR}-<revision> names Services: shorten it",
+                field=".metadata.name",
             ),
         )
     )

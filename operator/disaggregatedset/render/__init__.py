@@ -1,1 +1,41 @@
 """Pure: from a set to the manifests of its children."""
+
+from disaggregatedset.render.children import (
+    Manifest,
+    claim_template,
+    controller_revision,
+    deployment,
+    disruption_budget,
+    services,
+)
+from disaggregatedset.render.names import (
+    MANAGER,
+    MODEL_REVISION_LABEL,
+    REVISION_LABEL,
+    ROLE_LABEL,
+    SET_LABEL,
+    TIER_LABEL,
+    child_name,
+)
+from disaggregatedset.render.tiers import COMPUTE, GROUPS, RenderedRole, TierRevision, rendered_tiers
+
+__all__ = [
+    "COMPUTE",
+    "GROUPS",
+    "MANAGER",
+    "MODEL_REVISION_LABEL",
+    "REVISION_LABEL",
+    "ROLE_LABEL",
+    "SET_LABEL",
+    "TIER_LABEL",
+    "Manifest",
+    "RenderedRole",
+    "TierRevision",
+    "child_name",
+    "claim_template",
+    "controller_revision",
+    "deployment",
+    "disruption_budget",
+    "rendered_tiers",
+    "services",
+]

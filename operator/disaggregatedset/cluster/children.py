@@ -1,0 +1,188 @@
+"""Writing the children of an owner: only what differs, and never what belongs to somebody else."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+from disaggregatedset.cluster.cache import Cache
+from disaggregatedset.cluster.client import ApiError, Client
+from disaggregatedset.cluster.compare import missing
+from disaggregatedset.cluster.objects import Key, Kind, Object, controller_uid, is_terminating, key_of
+
+log = logging.getLogger(__name__)
+
+_CONFLICT: Final = 409
+
+
+class NameConflictError(Exception):
+    """An object of this name exists and belongs to somebody else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of a child.
+
+    Attributes
+    ----------
+    changed
+        Whether anything was written.
+    drift
+        The child and the field that somebody else had changed; None: nobody had.
+    """
+
+    changed: bool
+    drift: str | None = None
+
+
+_UNCHANGED: Final = Written(changed=False)
+
+
+class Children:
+    """Applies and deletes children, and keeps the cache true with the answers.
+
+    Parameters
+    ----------
+    client
+        The API server.
+    cache
+        What is known of it.
+    """
+
+    def __init__(self, client: Client, cache: Cache) -> None:
+        self._client = client
+        self._cache = cache
+        # A manifest that the API server stores in other words than ours would be applied for ever: remember what was
+        # applied to which state of the object.
+        self._applied: dict[tuple[Kind, Key], tuple[str, Object]] = {}
+
+    async def apply(self, kind: Kind, manifest: Object) -> Written:
+        """Bring a child to what its manifest says.
+
+        Parameters
+        ----------
+        kind
+            The manifest's kind.
+        manifest
+            The whole manifest, with its controller in ``ownerReferences``.
+
+        Raises
+        ------
+        NameConflictError
+            If the object exists and its controller is not the manifest's.
+        ApiError
+            If the API server refuses the manifest, or does not answer. With status 409, the object has changed since it
+            was cached: try again.
+        """
+        key = key_of(manifest)
+        live = self._cache.get(kind, key)
+        if live is None:
+            await self._create(kind, key, manifest)
+            return Written(changed=True)
+        self._check_controller(kind, key, manifest, live)
+        path = self._difference(kind, key, manifest, live)
+        if is_terminating(live) or path is None:
+            return _UNCHANGED
+        based = {
+            **manifest,
+            "metadata": {**manifest["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]},
+        }
+        try:
+            answer = await self._client.apply(kind, based)
+        except ApiError as error:
+            if error.status in {404, _CONFLICT}:
+                await self._look_again(kind, key)
+            raise
+        self._remember(kind, key, manifest, answer)
+        known = live["metadata"].get("annotations") or {}
+        asked_before = all(known.get(name) == value for name, value in manifest["metadata"]["annotations"].items())
+        return Written(
+            changed=True, drift=f"{kind.name} {key.name}: {path} was changed, put back" if asked_before else None
+        )
+
+    async def dry_run(self, kind: Kind, manifest: Object) -> Object:
+        """Have the API server check and default a manifest without storing it.
+
+        Raises
+        ------
+        NameConflictError
+            If the object exists and its controller is not the manifest's.
+        ApiError
+            If the API server refuses the manifest, or does not answer.
+        """
+        key = key_of(manifest)
+        try:
+            return await self._client.apply(kind, manifest, force=self._cache.get(kind, key) is not None, dry_run=True)
+        except ApiError as error:
+            await self._explain(error, kind, key, manifest)
+            raise
+
+    async def delete(self, kind: Kind, obj: Object) -> None:
+        """Delete a child as it is known, unless that is under way.
+
+        Raises
+        ------
+        ApiError
+            If the API server does not answer. With status 409, the object has changed since it was cached: try again.
+        """
+        key = key_of(obj)
+        if is_terminating(obj):
+            return
+        try:
+            await self._client.delete(kind, obj)
+        except ApiError as error:
+            if error.status == _CONFLICT:
+                await self._look_again(kind, key)
+            if error.status != 404:
+                raise
+            self._cache.evict(kind, key)
+        self._applied.pop((kind, key), None)
+
+    async def _create(self, kind: Kind, key: Key, manifest: Object) -> None:
+        try:
+            # Not forced: where an object of this name exists that the cache doesn't know, its owner's fields conflict.
+            answer = await self._client.apply(kind, manifest, force=False)
+        except ApiError as error:
+            await self._explain(error, kind, key, manifest)
+            raise
+        self._check_controller(kind, key, manifest, answer)
+        self._remember(kind, key, manifest, answer)
+
+    async def _explain(self, error: ApiError, kind: Kind, key: Key, manifest: Object) -> None:
+        if error.status in {_CONFLICT, 422}:
+            live = await self._look_again(kind, key)
+            if live is not None:
+                self._check_controller(kind, key, manifest, live)
+
+    def _remember(self, kind: Kind, key: Key, manifest: Object, answer: Object) -> None:
+        self._cache.store(kind, answer)
+        if path := next(missing(manifest, answer), None):
+            log.debug("%s %s: the API server stores %s in other words", kind.name, key, path)
+            self._applied[kind, key] = (answer["metadata"]["resourceVersion"], manifest)
+        else:
+            self._applied.pop((kind, key), None)
+
+    def _difference(self, kind: Kind, key: Key, manifest: Object, live: Object) -> str | None:
+        if self._applied.get((kind, key)) == (live["metadata"]["resourceVersion"], manifest):
+            return None
+        return next(missing(manifest, live), None)
+
+    async def _look_again(self, kind: Kind, key: Key) -> Object | None:
+        try:
+            live = await self._client.get(kind, key.name, key.namespace)
+        except ApiError as error:
+            if error.status != 404:
+                raise
+            self._cache.evict(kind, key)
+            return None
+        self._cache.store(kind, live)
+        return live
+
+    @staticmethod
+    def _check_controller(kind: Kind, key: Key, manifest: Object, live: Object) -> None:
+        if controller_uid(live) != controller_uid(manifest):
+            raise NameConflictError(
+                f"{kind.name} {key.name} exists in namespace {key.namespace} and does not belong to this set: "
+                "delete or rename it, or rename the set"
+            )

@@ -1,0 +1,224 @@
+"""Requests to the API server, over the transport and the authentication of ``kubernetes.aio``."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Self
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
+
+from disaggregatedset.cluster.objects import Kind, Object
+
+#: Called after each request with verb, kind, HTTP status (0: no answer) and seconds.
+Observer = Callable[[str, str, int, float], None]
+
+
+class ApiError(Exception):
+    """The API server refused a request, or did not answer.
+
+    Attributes
+    ----------
+    status
+        The HTTP status; 0 where there was no answer.
+    reason
+        The reason in the answer's ``Status``, for example ``AlreadyExists``.
+    message
+        The API server's own words.
+    retry_after
+        Seconds that the API server asks to wait, if it does.
+    """
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.message = message
+        self.retry_after = retry_after
+
+    @property
+    def refused(self) -> bool:
+        """Whether the same request will be refused again until something else changes."""
+        return self.status in {400, 403, 422}
+
+
+class Client:
+    """A client of one API server.
+
+    Parameters
+    ----------
+    configuration
+        Address and credentials.
+    manager
+        The field manager of everything that is written.
+    timeout
+        Of each request, in seconds.
+    concurrency
+        How many requests may be under way at once.
+    observer
+        Told about each request.
+    """
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        *,
+        manager: str,
+        timeout: float = 30.0,
+        concurrency: int = 64,
+        observer: Observer | None = None,
+    ) -> None:
+        configuration.connection_pool_maxsize = concurrency
+        self._api = ApiClient(configuration)
+        self._api.user_agent = manager
+        self._manager = manager
+        self._timeout = timeout
+        self._observer = observer
+
+    @classmethod
+    async def connect(cls, **options: Any) -> Self:
+        """Connect as the service account of the pod, or else as the current user of a kubeconfig.
+
+        Raises
+        ------
+        ConnectionError
+            If there is neither, with what to do about it.
+        """
+        configuration = Configuration()
+        try:
+            config.load_incluster_config(client_configuration=configuration)
+        except ConfigException:
+            try:
+                await config.load_kube_config(client_configuration=configuration)
+            except ConfigException as error:
+                raise ConnectionError(
+                    f"no cluster to connect to: not in a pod, and no usable kubeconfig ({error}): set KUBECONFIG"
+                ) from error
+        return cls(configuration, **options)
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()
+
+    async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
+        """Read one object."""
+        return await self._request("get", kind, kind.path(namespace, name))
+
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, label_selector: str | None = None
+    ) -> tuple[list[Object], int]:
+        """List objects from the API server's watch cache.
+
+        Returns
+        -------
+        tuple
+            The objects, and the resource version that the list is of.
+        """
+        query = {"resourceVersion": "0"} | ({"labelSelector": label_selector} if label_selector else {})
+        answer = await self._request("list", kind, kind.path(namespace), query=query)
+        for item in answer["items"]:  # a list leaves out what is the same for all of them
+            item |= {"apiVersion": kind.api_version, "kind": kind.name}
+        return answer["items"], int(answer["metadata"]["resourceVersion"])
+
+    async def apply(
+        self, kind: Kind, manifest: Object, *, force: bool = True, dry_run: bool = False, subresource: str | None = None
+    ) -> Object:
+        """Apply a manifest on the server's side.
+
+        Parameters
+        ----------
+        kind
+            The manifest's kind.
+        manifest
+            All fields that this manager wants to own.
+        force
+            Whether to take over fields that others own with other values; else such an apply is refused with 409.
+        dry_run
+            Whether to have it checked and defaulted only.
+        subresource
+            For example ``status``.
+        """
+        metadata = manifest["metadata"]
+        query = {"fieldManager": self._manager, "force": str(force).lower()}
+        if dry_run:
+            query["dryRun"] = "All"
+        return await self._request(
+            "apply",
+            kind,
+            kind.path(metadata.get("namespace"), metadata["name"], subresource),
+            query=query,
+            body=manifest,
+            content_type="application/apply-patch+yaml",
+        )
+
+    async def create(self, kind: Kind, manifest: Object) -> Object:
+        """Create an object."""
+        path = kind.path(manifest["metadata"].get("namespace"))
+        return await self._request("create", kind, path, query={"fieldManager": self._manager}, body=manifest)
+
+    async def delete(self, kind: Kind, obj: Object) -> None:
+        """Delete an object as it was when it was read, its dependents in the background."""
+        metadata = obj["metadata"]
+        body = {
+            "propagationPolicy": "Background",
+            "preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
+        }
+        await self._request("delete", kind, kind.path(metadata.get("namespace"), metadata["name"]), body=body)
+
+    async def serves(self, kind: Kind) -> bool:
+        """Whether the API server serves a kind."""
+        path = kind.path().rpartition("/")[0]
+        try:
+            answer = await self._request("get", kind, path)
+        except ApiError as error:
+            if error.status == 404:
+                return False
+            raise
+        return any(resource["name"] == kind.plural for resource in answer["resources"])
+
+    async def _request(
+        self,
+        verb: str,
+        kind: Kind,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+    ) -> Object:
+        method = {"apply": "PATCH", "create": "POST", "delete": "DELETE"}.get(verb, "GET")
+        status, started = 0, time.monotonic()
+        try:
+            request = await self._api.param_serialize(
+                method,
+                path,
+                query_params=list((query or {}).items()),
+                header_params={"Accept": "application/json", "Content-Type": content_type},
+                auth_settings=["BearerToken"],
+            )
+            # The body stays as it is: serialising it there would copy it for nothing.
+            response = await self._api.call_api(*request[:3], body=body, _request_timeout=self._timeout)
+            data = await response.read()
+            status = response.status
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise ApiError(0, type(error).__name__, f"the API server did not answer: {error!r}") from error
+        finally:
+            if self._observer is not None:
+                self._observer(verb, kind.plural, status, time.monotonic() - started)
+        if status >= 400:
+            raise _error(status, data, response.headers.get("Retry-After"))
+        answer: Object = json.loads(data)
+        return answer
+
+
+def _error(status: int, data: bytes, retry_after: str | None) -> ApiError:
+    try:
+        answer = json.loads(data)
+        reason, message = answer.get("reason", ""), answer["message"]
+    except (ValueError, KeyError, AttributeError, TypeError):
+        reason, message = "", data.decode(errors="replace")[:1000]
+    return ApiError(status, reason, message, float(retry_after) if retry_after and retry_after.isdecimal() else None)

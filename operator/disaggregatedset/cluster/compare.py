@@ -1,0 +1,93 @@
+"""Whether a live object has all that a manifest asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
+
+#: Fields that name the entries of the lists that Kubernetes merges; the first that all entries have is used.
+_LIST_KEYS = (("name",), ("containerPort", "protocol"), ("port", "protocol"), ("uid",), ("mountPath",), ("devicePath",))
+
+
+def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
+    """Find what a live object lacks of a manifest.
+
+    What the live object has beyond the manifest (defaults, fields of other managers) does not count. Quantities are
+    compared by value, because the API server writes them its own way.
+
+    Parameters
+    ----------
+    wanted
+        The manifest, or a part of it.
+    live
+        What the API server has there.
+    path
+        Where that is, for the answer.
+
+    Yields
+    ------
+    str
+        Paths, such as ``spec.template.spec.containers[engine].image``.
+    """
+    if isinstance(wanted, dict) and (isinstance(live, dict) or live is None):
+        for field, value in wanted.items():
+            yield from missing(value, (live or {}).get(field), f"{path}.{field}" if path else field)
+    elif isinstance(wanted, list) and (isinstance(live, list) or live is None):
+        yield from _missing_entries(wanted, live or [], path)
+    elif not _equal(wanted, live):
+        yield path
+
+
+def _missing_entries(wanted: list[Any], live: list[Any], path: str) -> Iterator[str]:
+    fields = _key_fields(wanted)
+    if fields is None:
+        if len(wanted) != len(live):
+            yield path
+        else:
+            for index, (value, other) in enumerate(zip(wanted, live, strict=True)):
+                yield from missing(value, other, f"{path}[{index}]")
+        return
+    entries = {_entry_key(entry, fields): entry for entry in live if isinstance(entry, dict)}
+    for value in wanted:
+        key = _entry_key(value, fields)
+        where = f"{path}[{key[0]}]"
+        if key in entries:
+            yield from missing(value, entries[key], where)
+        else:
+            yield where
+
+
+def _entry_key(entry: dict[str, Any], fields: tuple[str, ...]) -> tuple[Any, ...]:
+    return tuple(entry.get(field, "TCP" if field == "protocol" else None) for field in fields)
+
+
+def _key_fields(entries: list[Any]) -> tuple[str, ...] | None:
+    if not all(isinstance(entry, dict) for entry in entries):
+        return None
+    for fields in _LIST_KEYS:
+        if all(fields[0] in entry for entry in entries) and len({_entry_key(e, fields) for e in entries}) == len(
+            entries
+        ):
+            return fields
+    return None
+
+
+def _equal(wanted: Any, live: Any) -> bool:
+    if wanted == live:
+        return True
+    if not wanted and live is None:  # the API server leaves empty values out
+        return True
+    one, other = _quantity(wanted), _quantity(live)
+    return one is not None and one == other
+
+
+def _quantity(value: Any) -> Decimal | None:
+    if not isinstance(value, str | int | float) or isinstance(value, bool):
+        return None
+    try:
+        return Decimal(parse_quantity(value))
+    except ValueError:
+        return None

@@ -1,0 +1,166 @@
+"""Why pods of a role are not ready: grouped by cause, in the words of scheduler, kubelet or container. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from disaggregatedset.cluster.objects import Object, is_terminating
+from disaggregatedset.render import ROLE_LABEL
+
+
+class Cause(StrEnum):
+    """Why a pod is not ready, worst first."""
+
+    REJECTED = "Rejected"
+    IMAGE_PULL = "ImagePull"
+    CRASH_LOOP = "CrashLoop"
+    DEVICES_EXHAUSTED = "DevicesExhausted"
+    UNSCHEDULABLE = "Unschedulable"
+    NOT_READY = "NotReady"
+    STARTING = "Starting"
+
+    @property
+    def failing(self) -> bool:
+        """Whether waiting alone will probably not help."""
+        return self is not Cause.STARTING and self is not Cause.NOT_READY
+
+
+_WORDS = {
+    Cause.REJECTED: "are rejected",
+    Cause.IMAGE_PULL: "can't pull their image",
+    Cause.CRASH_LOOP: "crash",
+    Cause.DEVICES_EXHAUSTED: "wait for devices",
+    Cause.UNSCHEDULABLE: "can't be scheduled",
+    Cause.NOT_READY: "run but are not ready",
+    Cause.STARTING: "are starting",
+}
+_MAX_WORDS = 600
+_PULL_REASONS = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
+_WAITING_REASONS = {"ContainerCreating", "PodInitializing", ""}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """Why a role is not as desired.
+
+    Attributes
+    ----------
+    cause
+        The worst cause of its pods.
+    message
+        All causes, with how many pods and somebody's own words for each.
+    """
+
+    cause: Cause
+    message: str
+
+
+def diagnose(pods: Iterable[Object], *, total: int) -> Diagnosis | None:
+    """Say why pods of a role are not ready.
+
+    Parameters
+    ----------
+    pods
+        The pods of the role.
+    total
+        How many pods are wanted.
+
+    Returns
+    -------
+    Diagnosis or None
+        None if all pods that there are are ready.
+    """
+    said: dict[Cause, Counter[str]] = defaultdict(Counter)
+    for pod in pods:
+        if is_terminating(pod) or (verdict := _verdict(pod)) is None:
+            continue
+        cause, words = verdict
+        said[cause][words[:_MAX_WORDS]] += 1
+    if not said:
+        return None
+    order = list(Cause)
+    worst = min(said, key=order.index)
+    parts = []
+    for cause in sorted(said, key=order.index):
+        words, _ = said[cause].most_common(1)[0]
+        count = sum(said[cause].values())
+        parts.append(f"{count} of {total} pods {_WORDS[cause]}" + (f": {words}" if words else ""))
+    return Diagnosis(worst, "; ".join(parts))
+
+
+def diagnose_roles(
+    pods: Iterable[Object], deployments: Iterable[Object], desired: Mapping[str, Mapping[str, int]]
+) -> dict[str, Diagnosis]:
+    """Diagnose the roles of a set.
+
+    Parameters
+    ----------
+    pods, deployments
+        All of the set.
+    desired
+        Pods wanted, by tier group and role.
+    """
+    by_role: dict[str, list[Object]] = defaultdict(list)
+    for pod in pods:
+        by_role[pod["metadata"]["labels"][ROLE_LABEL]].append(pod)
+    found: dict[str, Diagnosis] = {}
+    for roles in desired.values():
+        for role, total in roles.items():
+            if (diagnosis := diagnose(by_role[role], total=total)) is not None:
+                found[role] = diagnosis
+    for deployment in deployments:
+        role = deployment["metadata"]["labels"][ROLE_LABEL]
+        conditions = (deployment.get("status") or {}).get("conditions") or []
+        failure = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
+        if failure is not None:
+            found[role] = Diagnosis(Cause.REJECTED, f"pods {_WORDS[Cause.REJECTED]}: {failure['message']}")
+    return found
+
+
+def _verdict(pod: Object) -> tuple[Cause, str] | None:
+    status = pod.get("status") or {}
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    if conditions.get("Ready", {}).get("status") == "True":
+        return None
+    if status.get("phase") == "Failed":
+        return Cause.CRASH_LOOP, " ".join(filter(None, (status.get("reason"), status.get("message"))))
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False":
+        words = scheduled.get("message", "")
+        return (Cause.DEVICES_EXHAUSTED if _is_about_claims(words) else Cause.UNSCHEDULABLE), words
+    containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
+    for container in containers:
+        if (found := _container_verdict(container)) is not None:
+            return found
+    running = [c["name"] for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
+    if running and status.get("phase") == "Running":
+        return Cause.NOT_READY, f"container {running[0]} does not pass its readiness probe"
+    return Cause.STARTING, ""
+
+
+def _container_verdict(container: Mapping[str, Any]) -> tuple[Cause, str] | None:
+    name = container["name"]
+    waiting = (container.get("state") or {}).get("waiting") or {}
+    reason = waiting.get("reason", "")
+    words = waiting.get("message") or reason
+    if reason in _PULL_REASONS:
+        return Cause.IMAGE_PULL, f"container {name}: {words}"
+    ended = (container.get("lastState") or {}).get("terminated") or (container.get("state") or {}).get("terminated")
+    if ended and not container.get("ready") and (reason == "CrashLoopBackOff" or ended.get("exitCode")):
+        why = ended.get("message") or ended.get("reason") or ""
+        restarts = container.get("restartCount", 0)
+        return Cause.CRASH_LOOP, (
+            f"container {name} ended with exit code {ended.get('exitCode')} ({why}), restarted {restarts} times"
+        )
+    if reason not in _WAITING_REASONS:
+        return Cause.REJECTED, f"container {name}: {words}"
+    return None
+
+
+def _is_about_claims(words: str) -> bool:
+    # The scheduler's DynamicResources plugin: "cannot allocate all claims"; and "waiting for resource claim" before.
+    return "claim" in words

@@ -1,0 +1,163 @@
+"""Manifests of the children of a set. Each is whole: what a server-side apply of it leaves out, it gives up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from disaggregatedset.api import API_VERSION, KIND, KV_CACHE, DisaggregatedSet, Disruption
+from disaggregatedset.render import names
+from disaggregatedset.render.pods import service_ports
+from disaggregatedset.render.revisions import digest
+from disaggregatedset.render.tiers import COMPUTE, TierRevision, role_service
+
+Manifest = dict[str, Any]
+
+#: Hash of the manifest, so that what a manifest no longer has is noticed and given up.
+MANIFEST_HASH = f"{names.LABEL}/manifest-hash"
+
+
+def _child(
+    api_version: str, kind: str, name: str, dset: DisaggregatedSet, labels: Mapping[str, str], **body: Any
+) -> Manifest:
+    hashed = digest({"labels": labels, "body": body})
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": dset.metadata.namespace,
+            "labels": dict(labels),
+            "annotations": {MANIFEST_HASH: hashed},
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "name": dset.metadata.name,
+                    "uid": dset.metadata.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **body,
+    }
+
+
+def _revision_labels(dset: DisaggregatedSet, revision: TierRevision, role: str | None) -> dict[str, str]:
+    return names.labels(
+        dset.metadata.name,
+        tier=revision.tier,
+        role=role,
+        revision=revision.revision,
+        model_revision=revision.model_revision,
+    )
+
+
+def controller_revision(dset: DisaggregatedSet, revision: TierRevision, number: int) -> Manifest:
+    """Render the ControllerRevision that keeps a revision.
+
+    Parameters
+    ----------
+    dset
+        The set.
+    revision
+        The revision that is kept.
+    number
+        Its place in the history of its tier group, from 1.
+    """
+    return _child(
+        "apps/v1",
+        "ControllerRevision",
+        names.child_name(dset.metadata.name, revision.group, revision.revision),
+        dset,
+        _revision_labels(dset, revision, None),
+        revision=number,
+        data=revision.data(),
+    )
+
+
+def deployment(dset: DisaggregatedSet, revision: TierRevision, role: str, replicas: int) -> Manifest:
+    """Render the Deployment of a role in a revision."""
+    matched = names.selector(dset.metadata.name, role, **{names.REVISION_LABEL: revision.revision})
+    return _child(
+        "apps/v1",
+        "Deployment",
+        names.child_name(dset.metadata.name, role, revision.revision),
+        dset,
+        _revision_labels(dset, revision, role),
+        spec={
+            "replicas": replicas,
+            "revisionHistoryLimit": 0,  # its template never changes
+            "selector": {"matchLabels": matched},
+            "template": revision.roles[role].template,
+        },
+    )
+
+
+def claim_template(dset: DisaggregatedSet, revision: TierRevision, role: str) -> Manifest | None:
+    """Render the ResourceClaimTemplate of a role in a revision; None where it claims nothing."""
+    claim = revision.roles[role].claim
+    if claim is None:
+        return None
+    labels = _revision_labels(dset, revision, role)
+    return _child(
+        "resource.k8s.io/v1",
+        "ResourceClaimTemplate",
+        names.child_name(dset.metadata.name, role, revision.revision),
+        dset,
+        labels,
+        spec={"metadata": {"labels": labels}, "spec": claim},
+    )
+
+
+def services(dset: DisaggregatedSet, revision: TierRevision, role: str) -> list[Manifest]:
+    """Render the Services of a role: weights and KV by model revision; compute stable, and headless by revision."""
+    matched = names.selector(dset.metadata.name, role)
+    ports = service_ports(revision.roles[role].template)
+    name = role_service(dset.metadata.name, role, revision)
+    if revision.group == COMPUTE:
+        labels = names.labels(dset.metadata.name, tier=revision.tier, role=role)
+        own = matched | {names.REVISION_LABEL: revision.revision}
+        per_revision = names.child_name(dset.metadata.name, role, revision.revision)
+        return [
+            _service(dset, name, labels, matched, ports, headless=not ports),
+            _service(dset, per_revision, _revision_labels(dset, revision, role), own, ports, headless=True),
+        ]
+    labels = names.labels(dset.metadata.name, tier=revision.tier, role=role, model_revision=revision.model_revision)
+    matched |= {names.MODEL_REVISION_LABEL: revision.model_revision}
+    return [_service(dset, name, labels, matched, ports, headless=not ports or revision.group == KV_CACHE)]
+
+
+def _service(
+    dset: DisaggregatedSet,
+    name: str,
+    labels: Mapping[str, str],
+    matched: Mapping[str, str],
+    ports: list[dict[str, Any]],
+    *,
+    headless: bool,
+) -> Manifest:
+    spec: dict[str, Any] = {"selector": matched}
+    if ports:
+        spec["ports"] = ports
+    if headless:
+        spec["clusterIP"] = "None"
+    return _child("v1", "Service", name, dset, labels, spec=spec)
+
+
+def disruption_budget(dset: DisaggregatedSet, revision: TierRevision, role: str, disruption: Disruption) -> Manifest:
+    """Render the PodDisruptionBudget over all revisions of a role."""
+    return _child(
+        "policy/v1",
+        "PodDisruptionBudget",
+        names.child_name(dset.metadata.name, role),
+        dset,
+        names.labels(dset.metadata.name, tier=revision.tier, role=role),
+        spec={
+            "maxUnavailable": disruption.max_unavailable,
+            "selector": {"matchLabels": names.selector(dset.metadata.name, role)},
+            # A pod that isn't ready serves nobody: it shall not keep a node from being drained.
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        },
+    )

@@ -1,0 +1,94 @@
+"""Revisions: a hash per tier group over what, when changed, makes its pods different (design, section 4)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from disaggregatedset.api import DisaggregatedSetSpec
+from disaggregatedset.api.disaggregatedset import KVCoordinator, Scaled
+
+#: Part of every hash and of every ControllerRevision. A change of it, as of anything that is hashed, rolls the pods of
+#: every user at the upgrade of the operator.
+HASH_VERSION: Final = 1
+
+_LENGTH: Final = 8
+# Kubernetes' own choice for generated names (k8s.io/apimachinery/pkg/util/rand): no vowels, hence no words, and nothing
+# that YAML could read as a number with an exponent.
+_ALPHABET: Final = "bcdfghjklmnpqrstvwxz2456789"
+
+
+def digest(value: Any) -> str:
+    """Hash a JSON value.
+
+    Parameters
+    ----------
+    value
+        Anything that JSON can express; the order of keys does not matter.
+
+    Returns
+    -------
+    str
+        8 characters (38 bits) that may be part of a DNS label.
+    """
+    canonical = json.dumps(
+        {"hashVersion": HASH_VERSION, "value": value}, sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
+    number = int.from_bytes(hashlib.sha256(canonical.encode()).digest(), "big")
+    letters = []
+    for _ in range(_LENGTH):
+        number, rest = divmod(number, len(_ALPHABET))
+        letters.append(_ALPHABET[rest])
+    return "".join(letters)
+
+
+@dataclass(frozen=True, slots=True)
+class Revisions:
+    """The revisions that a spec asks for.
+
+    Attributes
+    ----------
+    model
+        Of ``spec.model``.
+    groups
+        Of each tier group that the spec has: ``weights``, ``kv-coordinator``, ``kv-cache``, ``compute``.
+    """
+
+    model: str
+    groups: Mapping[str, str]
+
+
+def _pods(scaled: Scaled | KVCoordinator) -> dict[str, Any]:
+    # As stored: no field in here has a default, so what a newer release could default never changes a hash.
+    return scaled.model_dump(by_alias=True, exclude_unset=True, include={"accelerators", "template"})
+
+
+def revisions(spec: DisaggregatedSetSpec) -> Revisions:
+    """Compute the revisions of a spec.
+
+    Replicas, scaling and disruption settings are never part of one. Whether there is a weights tier, a KV cache and a
+    coordinator is, for the pods that are told about them.
+    """
+    model = digest(spec.model.model_dump(by_alias=True, exclude_unset=True))
+    kv = spec.kv_cache
+    coordinator = kv is not None and kv.coordinator is not None
+    groups: dict[str, str] = {}
+    if spec.weights is not None:
+        groups["weights"] = digest({"pods": _pods(spec.weights), "model": model})
+    if kv is not None:
+        if kv.coordinator is not None:
+            groups["kv-coordinator"] = digest({"pods": _pods(kv.coordinator), "model": model})
+        groups["kv-cache"] = digest({"pods": _pods(kv), "model": model, "coordinator": coordinator})
+    groups["compute"] = digest(
+        {
+            "roles": {role.name: _pods(role) for role in spec.compute.roles},
+            "weights": spec.weights is not None,
+            "kvCache": kv is not None,
+            "coordinator": coordinator,
+            "model": model,
+        }
+    )
+    return Revisions(model, groups)
