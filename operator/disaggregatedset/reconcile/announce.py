@@ -9,7 +9,6 @@ from typing import Any, Final
 from disaggregatedset.api import ConditionType
 from disaggregatedset.cluster.events import EventType
 from disaggregatedset.reconcile.view import View
-from disaggregatedset.render import TierRevision
 from disaggregatedset.rollout import Remove, Scale
 
 
@@ -23,15 +22,11 @@ class Announcement:
     action: str
 
 
-def of_writes(
-    tiers: Mapping[str, TierRevision], seen: View, writes: Iterable[Scale | Remove], repaired: Iterable[str]
-) -> list[Announcement]:
+def of_writes(seen: View, writes: Iterable[Scale | Remove], repaired: Iterable[str]) -> list[Announcement]:
     """Announce what was written.
 
     Parameters
     ----------
-    tiers
-        The wanted revisions.
     seen
         The children before the writes.
     writes
@@ -40,11 +35,12 @@ def of_writes(
         Children that others had changed, and how.
     """
     said = []
-    new = [f"{t.group} {t.revision}" for t in tiers.values() if (t.group, t.revision) not in seen.history]
-    if new:
-        said.append(Announcement(EventType.NORMAL, "RevisionCreated", f"new revisions: {', '.join(new)}", "Record"))
     asked = {(r.role, r.revision): r.observed.asked for r in seen.running}
-    started = [f"{w.role} ({w.replicas})" for w in writes if isinstance(w, Scale) and (w.role, w.revision) not in asked]
+    started = [
+        f"{w.role} of revision {w.revision} with {w.replicas} pods"
+        for w in writes
+        if isinstance(w, Scale) and (w.role, w.revision) not in asked
+    ]
     if started:
         said.append(Announcement(EventType.NORMAL, "Starting", f"starting {', '.join(started)}", "Create"))
     for write in writes:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any, Final
 
 from pydantic import ValidationError
 
-from disaggregatedset.api import DisaggregatedSet
+from disaggregatedset.api import ConditionType, DisaggregatedSet
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
 from disaggregatedset.cluster.children import Children, NameConflictError
@@ -22,12 +24,15 @@ from disaggregatedset.reconcile.acceptance import check_devices, check_revision
 from disaggregatedset.reconcile.desired import Desired, Stages, desired_pods, optional_roles, stages, wanted_groups
 from disaggregatedset.reconcile.diagnose import Diagnosis, diagnose_roles
 from disaggregatedset.reconcile.looks import Looks
-from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status
+from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
 from disaggregatedset.reconcile.view import SET, View, view
 from disaggregatedset.render import COMPUTE, SET_LABEL, TierRevision, rendered_tiers
 from disaggregatedset.rollout import GroupPlan, Remove, plan_set
 
 log = logging.getLogger(__name__)
+
+#: While a set comes up or rolls, its numbers change with every pod: they are written at most this often.
+_STATUS_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,7 @@ class Reconciler:
         self._recorder = recorder
         self._looks = Looks()
         self._diagnoses: dict[Key, dict[str, Diagnosis]] = {}
+        self._reported: dict[Key, float] = {}  # when the status was written last, by the monotonic clock
         #: Whether the API server serves ``resource.k8s.io/v1``.
         self.dra_served = True
         #: Whether device classes may be read.
@@ -83,6 +89,7 @@ class Reconciler:
         if obj is None or objects.is_terminating(obj):  # its children go with it: they have an owner reference
             self._looks.forget(key)
             self._diagnoses.pop(key, None)
+            self._reported.pop(key, None)
             return Result()
         try:
             dset = DisaggregatedSet.model_validate(obj)
@@ -109,12 +116,12 @@ class Reconciler:
                     raise
                 acceptance = Acceptance("Rejected", error.message)
             else:
-                said = announce.of_writes(tiers, seen, writes, repaired)
+                said = announce.of_writes(seen, writes, repaired)
                 seen = view(self._cache, key, dset.metadata.uid)
-        again_after = await self._look(key, dset, desired, seen)
+        look_after = await self._look(key, dset, desired, seen)
         findings = Findings(acceptance, tiers, desired, optional_roles(dset), seen, plans, self._diagnoses.get(key, {}))
-        await self._report(obj, dset, findings, said)
-        return Result(again_after, failed=not acceptance.accepted)
+        report_after = await self._report(obj, status(dset, findings, _now()), said)
+        return Result(min(filter(None, (look_after, report_after)), default=None), failed=not acceptance.accepted)
 
     async def _accept(
         self, dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], desired: Desired, seen: View
@@ -155,20 +162,21 @@ class Reconciler:
             self._looks.forget(key)
             self._diagnoses.pop(key, None)
             return None
-        known = dset.status.roles if dset.status else None
-        due_in = self._looks.due_in(key, tuple(seen.running), at_once=any(role.message for role in known or ()))
+        conditions = (dset.status.conditions if dset.status else None) or ()
+        degraded = any(c.type == ConditionType.DEGRADED and c.status == "True" for c in conditions)
+        due_in = self._looks.due_in(key, tuple(seen.running), at_once=degraded)
         if due_in:
             return due_in
         pods, _ = await self._client.list(objects.POD, key.namespace, label_selector=f"{SET_LABEL}={key.name}")
         self._diagnoses[key] = diagnose_roles(pods, seen.children[objects.DEPLOYMENT], desired)
         return self._looks.looked(key)
 
-    async def _report(
-        self, obj: Object, dset: DisaggregatedSet, findings: Findings, said: list[announce.Announcement]
-    ) -> None:
-        before = obj.get("status")
-        after = status(dset, findings, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"))
-        if after != before:
+    async def _report(self, obj: Object, after: dict[str, Any], said: list[announce.Announcement]) -> float | None:
+        """Write the status if it changed, then the events; return when to come back for a status that can wait."""
+        key, before = objects.key_of(obj), obj.get("status") or {}
+        wait = self._reported.get(key, -_STATUS_SECONDS) + _STATUS_SECONDS - time.monotonic()
+        postponed = wait > 0 and turning_points(before) == turning_points(after)
+        if after != before and not postponed:
             metadata = obj["metadata"]
             manifest = {
                 "apiVersion": SET.api_version,
@@ -177,5 +185,12 @@ class Reconciler:
                 "status": after,
             }
             self._cache.store(SET, await self._client.apply(SET, manifest, subresource="status"))
-        for news in [*said, *announce.of_status(before, after)]:
+            self._reported[key] = time.monotonic()
+            said = [*said, *announce.of_status(before, after)]
+        for news in said:
             await self._recorder.record(obj, news.type, news.reason, news.note, news.action)
+        return wait if after != before and postponed else None
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

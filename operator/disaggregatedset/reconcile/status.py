@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -107,6 +107,14 @@ def status(dset: DisaggregatedSet, findings: Findings, now: str) -> dict[str, An
         conditions=[_stamp(dset, kind, flag, why, now) for kind, flag, why in conditions],
     )
     return made.model_dump(by_alias=True, exclude_none=True, mode="json")
+
+
+def turning_points(status: Mapping[str, Any]) -> Hashable:
+    """Return what of a status is worth being written at once; everything else may be a moment behind."""
+    telling = {ConditionType.ACCEPTED, ConditionType.DEGRADED}
+    return tuple(
+        (c["type"], c["status"], c["reason"] if c["type"] in telling else "") for c in status.get("conditions") or ()
+    )
 
 
 @dataclass(frozen=True, slots=True)
