@@ -45,10 +45,13 @@ _AttributeName = Annotated[
     ),
 ]
 _Quantity = Annotated[
-    Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(max_length=64)],
+    StrictInt | Annotated[StrictStr, Field(max_length=64)],
     Field(
         json_schema_extra=rules(
-            rule("type(self) == int || isQuantity(self)", "must be a quantity, for example 10Gi"),
+            rule(
+                "isQuantity(string(self)) && quantity(string(self)).compareTo(quantity('0')) >= 0",
+                "must be a quantity of 0 or more, for example 10Gi",
+            ),
         )
     ),
 ]

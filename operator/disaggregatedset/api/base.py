@@ -45,14 +45,14 @@ def rules(*validations: dict[str, str], **extra: Any) -> dict[str, Any]:
 
 
 def _count_or_percent(value: int | str) -> int | str:
-    if isinstance(value, str) and not (value.endswith("%") and value[:-1].isdecimal()):
-        raise ValueError(f"{value!r} is neither a number nor a percentage such as '25%'")
+    if value < 0 if isinstance(value, int) else not (value.endswith("%") and value[:-1].isdecimal()):
+        raise ValueError(f"{value!r} is neither a number of 0 or more nor a percentage such as '25%'")
     return value
 
 
 #: A number of pods, or a percentage of them ("25%").
 IntOrPercent = Annotated[
-    Annotated[StrictInt, Field(ge=0)] | Annotated[StrictStr, Field(max_length=32)],
+    StrictInt | Annotated[StrictStr, Field(max_length=32)],
     AfterValidator(_count_or_percent),
     Field(
         json_schema_extra=rules(

@@ -119,7 +119,7 @@ def _with_pod_templates(schema: Schema) -> Schema:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what occurs twice twice, and short leaves on one line: anchors and 30,000 lines are hard to read."""
+    """Writes short leaves on one line, and no anchors: people review this file."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002
         return True

@@ -80,7 +80,8 @@ _CLAIM_CONTAINERS_EXIST = rule(
     "!has(self.accelerators) || !has(self.accelerators.containers) || self.accelerators.containers.all(n, "
     "self.template.spec.containers.exists(c, c.name == n) || "
     "(has(self.template.spec.initContainers) && self.template.spec.initContainers.exists(c, c.name == n)))",
-    "must name containers or initContainers of the template: correct the name, or drop containers for the first one",
+    "each must be the name of a container or init container of the template: correct it, or remove "
+    "accelerators.containers to give the devices to the first container",
     field=".accelerators.containers",
 )
 

@@ -9,7 +9,6 @@ from a newer Kubernetes::
 
 from __future__ import annotations
 
-import copy
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -93,8 +92,7 @@ def extract(openapi: Mapping[str, Any]) -> Schema:
         "items": {"type": "object", "x-kubernetes-preserve-unknown-fields": True},
         "x-kubernetes-list-type": "atomic",
     }
-    _overlay(schema, BOUNDS)
-    return schema
+    return _bounded(schema, BOUNDS)
 
 
 def pod_template_schema() -> Schema:
@@ -110,14 +108,12 @@ def _converted(schema: Mapping[str, Any], schemas: Mapping[str, Any], map_keys: 
     for reference in [schema, *schema.get("allOf", [])]:
         if "$ref" in reference:
             name = reference["$ref"].removeprefix("#/components/schemas/")
-            result |= (
-                copy.deepcopy(_SPECIAL[name]) if name in _SPECIAL else _converted(schemas[name], schemas, map_keys)
-            )
-    result |= {key: copy.deepcopy(schema[key]) for key in _KEPT if key in schema}
+            result |= _SPECIAL[name] if name in _SPECIAL else _converted(schemas[name], schemas, map_keys)
+    result |= {key: schema[key] for key in _KEPT if key in schema}
     if "properties" in schema:
         result["properties"] = {name: _converted(child, schemas) for name, child in schema["properties"].items()}
         for key in set(map_keys) - set(schema.get("required", ())):
-            result["properties"][key]["default"] = schema["properties"][key]["default"]
+            result["properties"][key] |= {"default": schema["properties"][key]["default"]}
     if "items" in schema:
         result["items"] = _converted(schema["items"], schemas, schema.get("x-kubernetes-list-map-keys", ()))
     if "additionalProperties" in schema:
@@ -127,14 +123,18 @@ def _converted(schema: Mapping[str, Any], schemas: Mapping[str, Any], map_keys: 
     return result
 
 
-def _overlay(schema: Schema, bounds: Mapping[str, Any]) -> None:
+def _bounded(schema: Schema, bounds: Mapping[str, Any]) -> Schema:
+    result = dict(schema)
     for key, value in bounds.items():
-        if isinstance(value, Mapping):
-            _overlay(schema[key], value)
-        else:
-            schema[key] = copy.deepcopy(value)
+        result[key] = _bounded(schema[key], value) if isinstance(value, Mapping) else value
+    return result
+
+
+def main() -> None:
+    """Read an OpenAPI document and write the schema as it is stored: one key a line, for small diffs."""
+    json.dump(extract(json.load(sys.stdin)), sys.stdout, indent=1, sort_keys=True)
+    sys.stdout.write("\n")
 
 
 if __name__ == "__main__":
-    json.dump(extract(json.load(sys.stdin)), sys.stdout, indent=1, sort_keys=True)
-    sys.stdout.write("\n")
+    main()

@@ -26,17 +26,17 @@ class Written:
 
     Attributes
     ----------
-    changed
-        Whether anything was written.
+    created
+        Whether it was not there before.
     drift
-        The child and the field that somebody else had changed; None: nobody had.
+        The field that somebody else had changed; None: nobody had.
     """
 
-    changed: bool
+    created: bool = False
     drift: str | None = None
 
 
-_UNCHANGED: Final = Written(changed=False)
+_UNCHANGED: Final = Written()
 
 
 class Children:
@@ -79,7 +79,7 @@ class Children:
         live = self._cache.get(kind, key)
         if live is None:
             await self._create(kind, key, manifest)
-            return Written(changed=True)
+            return Written(created=True)
         self._check_controller(kind, key, manifest, live)
         path = self._difference(kind, key, manifest, live)
         if is_terminating(live) or path is None:
@@ -97,9 +97,7 @@ class Children:
         self._remember(kind, key, manifest, answer)
         known = live["metadata"].get("annotations") or {}
         asked_before = all(known.get(name) == value for name, value in manifest["metadata"]["annotations"].items())
-        return Written(
-            changed=True, drift=f"{kind.name} {key.name}: {path} was changed, put back" if asked_before else None
-        )
+        return Written(drift=path if asked_before else None)
 
     async def dry_run(self, kind: Kind, manifest: Object) -> Object:
         """Have the API server check and default a manifest without storing it.

@@ -11,6 +11,9 @@ from kubernetes.utils.quantity import parse_quantity
 #: Fields that name the entries of the lists that Kubernetes merges; the first that all entries have is used.
 _LIST_KEYS = (("name",), ("containerPort", "protocol"), ("port", "protocol"), ("uid",), ("mountPath",), ("devicePath",))
 
+#: Maps that Kubernetes replaces as a whole: one more entry changes what they mean.
+_ATOMIC = {"selector", "labelSelector", "nodeSelector"}
+
 
 def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
     """Find what a live object lacks of a manifest.
@@ -34,7 +37,11 @@ def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
     """
     if isinstance(wanted, dict) and (isinstance(live, dict) or live is None):
         for field, value in wanted.items():
-            yield from missing(value, (live or {}).get(field), f"{path}.{field}" if path else field)
+            there, where = (live or {}).get(field), f"{path}.{field}" if path else field
+            if field in _ATOMIC and there != value:
+                yield where
+            else:
+                yield from missing(value, there, where)
     elif isinstance(wanted, list) and (isinstance(live, list) or live is None):
         yield from _missing_entries(wanted, live or [], path)
     elif not _equal(wanted, live):

@@ -162,5 +162,5 @@ def _container_verdict(container: Mapping[str, Any]) -> tuple[Cause, str] | None
 
 
 def _is_about_claims(words: str) -> bool:
-    # The scheduler's DynamicResources plugin: "cannot allocate all claims"; and "waiting for resource claim" before.
-    return "claim" in words
+    # The scheduler's DynamicResources plugin; it ends other verdicts with "no new claims to deallocate".
+    return "cannot allocate all claims" in words

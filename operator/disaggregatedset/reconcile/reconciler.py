@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from disaggregatedset.api import ConditionType, DisaggregatedSet
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
-from disaggregatedset.cluster.children import Children, NameConflictError
+from disaggregatedset.cluster.children import Children, NameConflictError, Written
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.cluster.events import Recorder
 from disaggregatedset.cluster.objects import Key, Object
@@ -108,7 +108,7 @@ class Reconciler:
             plans = plan_set(wanted_groups(dset, tiers), seen.running, last=COMPUTE)
             writes = [write for plan in plans.values() for write in plan.writes]
             try:
-                repaired = await self._write(stages(dset, tiers, seen, writes))
+                repaired = await self._write(stages(dset, tiers, seen, writes), established=_established(dset))
             except NameConflictError as error:
                 acceptance = Acceptance("NameConflict", str(error))
             except ApiError as error:
@@ -136,8 +136,11 @@ class Reconciler:
                 acceptance = await check_revision(self._children, dset, tier, desired[tier.group])
         return acceptance
 
-    async def _write(self, to_write: Stages) -> list[str]:
-        """Write the children stage by stage; return what others had changed."""
+    async def _write(self, to_write: Stages, *, established: bool) -> list[str]:
+        """Write the children stage by stage; return what others had changed.
+
+        Where the spec has been written before (``established``), a child that has to be created was deleted by others.
+        """
         repaired: list[str] = []
         for stage in (to_write.records, to_write.supporting, to_write.running):
             written = await asyncio.gather(
@@ -145,7 +148,10 @@ class Reconciler:
             )
             if errors := [result for result in written if isinstance(result, BaseException)]:
                 raise errors[0]
-            repaired += [result.drift for result in written if not isinstance(result, BaseException) and result.drift]
+            for (kind, manifest), result in zip(stage, written, strict=True):
+                if isinstance(result, Written) and (result.drift or (result.created and established)):
+                    how = f"{result.drift} was changed" if result.drift else "was gone"
+                    repaired.append(f"{kind.name} {manifest['metadata']['name']}: {how}, put back")
         for write, manifest in to_write.planned:
             if isinstance(write, Remove):
                 await self._children.delete(objects.DEPLOYMENT, manifest)
@@ -190,6 +196,13 @@ class Reconciler:
         for news in said:
             await self._recorder.record(obj, news.type, news.reason, news.note, news.action)
         return wait if after != before and postponed else None
+
+
+def _established(dset: DisaggregatedSet) -> bool:
+    """Whether all children of this spec have been written before."""
+    if dset.status is None or dset.status.observed_generation != dset.metadata.generation:
+        return False
+    return any(c.type == ConditionType.ACCEPTED and c.status == "True" for c in dset.status.conditions or ())
 
 
 def _now() -> str:

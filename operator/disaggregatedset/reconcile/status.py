@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from disaggregatedset.api import (
@@ -215,7 +215,8 @@ def _coherent_capacity(findings: Findings) -> float:
     by_revision: dict[str, dict[str, Observed]] = {}
     for r in findings.view.running:
         if r.group == COMPUTE:
-            by_revision.setdefault(r.revision, {})[r.role] = r.observed
+            # A status that is a moment behind is good enough to report; the planner is stricter.
+            by_revision.setdefault(r.revision, {})[r.role] = replace(r.observed, current=True)
     desired = findings.desired.get(COMPUTE, {})
     return float(sum(coherent_capacity(desired, observed) for observed in by_revision.values()))
 

@@ -93,11 +93,14 @@ def service_ports(template: Mapping[str, Any]) -> list[dict[str, Any]]:
         number = port["containerPort"]
         if (number, protocol) not in ports:
             ports[number, protocol] = {"name": port.get("name"), "port": number, "protocol": protocol}
+    given = {port["name"] for port in ports.values()}
     names: set[str] = set()
     for (number, protocol), port in ports.items():
         name = port["name"]
         if name is None or name in names:  # containers may share a port's name, ports of a Service may not
             name = f"{protocol.lower()}-{number}"
+            while name in given:
+                name += "-x"
         names.add(name)
         port |= {"name": name, "targetPort": number}
     return list(ports.values())
