@@ -1,0 +1,1 @@
+"""What runs the operator for real: clusters, the demo, the benchmark."""
