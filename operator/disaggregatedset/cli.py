@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -38,6 +37,7 @@ async def run(settings: Settings) -> None:
         If the port of health and metrics is taken.
     """
     client = await Client.connect(
+        kubeconfig=settings.kubeconfig,
         manager=MANAGER,
         timeout=settings.request_timeout,
         concurrency=settings.concurrent_requests,
@@ -63,7 +63,7 @@ async def run(settings: Settings) -> None:
         await controller.synced.wait()
         ours += [tasks.create_task(controller.work()) for _ in range(settings.workers)]
         await kopf.operator(
-            registry=handlers.registry(controller),
+            registry=handlers.registry(controller, client.credentials),
             settings=handlers.settings(),
             clusterwide=True,
             standalone=True,
@@ -85,8 +85,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)-7s %(name)s %(message)s", stream=sys.stderr
     )
     logging.getLogger("kopf").setLevel(logging.WARNING if settings.log_level != "debug" else logging.DEBUG)
-    if settings.kubeconfig is not None:  # where kopf and kubernetes.aio both look
-        os.environ["KUBECONFIG"] = str(settings.kubeconfig)
     try:
         asyncio.run(run(settings))
     except (ConnectionError, OSError) as error:

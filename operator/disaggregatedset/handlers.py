@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import kopf
@@ -61,10 +62,22 @@ def settings() -> kopf.OperatorSettings:
     return made
 
 
-def registry(controller: Controller) -> kopf.OperatorRegistry:
-    """Return the handlers of all kinds that are watched."""
+def registry(controller: Controller, credentials: Callable[[], Awaitable[Mapping[str, Any]]]) -> kopf.OperatorRegistry:
+    """Return the handlers of all kinds that are watched.
+
+    Parameters
+    ----------
+    controller
+        Is told about events.
+    credentials
+        Returns the arguments of ``kopf.ConnectionInfo``; called again when the API server refuses them.
+    """
     made = kopf.OperatorRegistry()
-    kopf.on.login(registry=made)(kopf.login_via_client)
+
+    @kopf.on.login(registry=made)
+    async def login(**_: Any) -> kopf.ConnectionInfo:
+        return kopf.ConnectionInfo(**await credentials())
+
     for kind in WATCHED:
         if controller.serves(kind):
             _watch(made, controller, kind)

@@ -33,7 +33,9 @@ class Cache:
         self._set_label = set_label
         self._objects: dict[Kind, dict[Key, Object]] = {kind: {} for kind in projections}
         self._by_set: dict[Kind, dict[Key, set[Key]]] = {kind: defaultdict(set) for kind in projections}
+        # When objects were deleted, and of when the last list is: an answer that comes after that brings nothing back.
         self._deleted: dict[Kind, dict[Key, int]] = {kind: {} for kind in projections}
+        self._listed: dict[Kind, int] = dict.fromkeys(projections, 0)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -68,7 +70,12 @@ class Cache:
         """
         key, version = key_of(obj), resource_version(obj)
         known = self._objects[kind].get(key)
-        if version <= self._deleted[kind].get(key, -1) or (known is not None and version <= resource_version(known)):
+        if known is not None and version <= resource_version(known):
+            return False
+        # Not "<=": an object that has only lost its label is reported as deleted in the very state that it still has.
+        if version < self._deleted[kind].get(key, -1):
+            return False
+        if self.owner(obj) is not None and version <= self._listed[kind]:  # then the list would have had it
             return False
         obj["metadata"].pop("managedFields", None)  # nobody reads it, and it is a third of the memory
         self._drop(kind, key)
@@ -84,7 +91,7 @@ class Cache:
         known = self._objects[kind].get(key)
         if known is not None and resource_version(known) > version:
             return False
-        self._deleted[kind][key] = version
+        self._deleted[kind][key] = max(version, self._deleted[kind].get(key, -1))
         return self._drop(kind, key) is not None
 
     def evict(self, kind: Kind, key: Key) -> None:
@@ -109,12 +116,14 @@ class Cache:
             The objects that changed or vanished, where it matters: what the watch missed.
         """
         listed = {key_of(obj): obj for obj in objects}
+        self._listed[kind] = 0
         changed = [obj for obj in listed.values() if self.store(kind, obj)]
         for key, known in list(self._objects[kind].items()):
             if key not in listed and resource_version(known) <= version:
                 changed.append(known)
                 self._drop(kind, key)
         self._deleted[kind] = {key: at for key, at in self._deleted[kind].items() if at > version}
+        self._listed[kind] = version
         return changed
 
     def _drop(self, kind: Kind, key: Key) -> Object | None:

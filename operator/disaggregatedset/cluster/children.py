@@ -110,8 +110,12 @@ class Children:
             If the API server refuses the manifest, or does not answer.
         """
         key = key_of(manifest)
+        live = self._cache.get(kind, key)
+        if live is not None:
+            self._check_controller(kind, key, manifest, live)
+            return await self._client.apply(kind, manifest, dry_run=True)
         try:
-            return await self._client.apply(kind, manifest, force=self._cache.get(kind, key) is not None, dry_run=True)
+            return await self._client.create(kind, manifest, dry_run=True)
         except ApiError as error:
             await self._explain(error, kind, key, manifest)
             raise

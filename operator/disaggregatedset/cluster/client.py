@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from kubernetes.aio import config
@@ -73,6 +76,9 @@ class Client:
         observer: Observer | None = None,
     ) -> None:
         configuration.connection_pool_maxsize = concurrency
+        # aiohttp would look for proxies in the environment at each request, in a thread.
+        configuration.proxy = configuration.proxy or _proxy(configuration.host)
+        configuration.client_session_kwargs = {"trust_env": False}
         self._api = ApiClient(configuration)
         self._api.user_agent = manager
         self._manager = manager
@@ -80,8 +86,15 @@ class Client:
         self._observer = observer
 
     @classmethod
-    async def connect(cls, **options: Any) -> Self:
+    async def connect(cls, *, kubeconfig: Path | None = None, **options: Any) -> Self:
         """Connect as the service account of the pod, or else as the current user of a kubeconfig.
+
+        Parameters
+        ----------
+        kubeconfig
+            Path of the kubeconfig; None: ``KUBECONFIG``, then ``~/.kube/config``.
+        options
+            Parameters of the client.
 
         Raises
         ------
@@ -93,12 +106,31 @@ class Client:
             config.load_incluster_config(client_configuration=configuration)
         except ConfigException:
             try:
-                await config.load_kube_config(client_configuration=configuration)
-            except ConfigException as error:
+                await config.load_kube_config(
+                    config_file=str(kubeconfig) if kubeconfig else None, client_configuration=configuration
+                )
+            except Exception as error:  # the loader raises all sorts of them on a file that is no kubeconfig
                 raise ConnectionError(
                     f"no cluster to connect to: not in a pod, and no usable kubeconfig ({error}): set KUBECONFIG"
                 ) from error
         return cls(configuration, **options)
+
+    async def credentials(self) -> dict[str, Any]:
+        """Return address and credentials as they are now, by the names that ``kopf.ConnectionInfo`` has for them."""
+        configuration = self._api.configuration
+        authorization = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        scheme, _, token = (authorization or "").partition(" ")
+        return {
+            "server": configuration.host,
+            "ca_path": configuration.ssl_ca_cert,
+            "ca_data": configuration.ca_cert_data,
+            "insecure": not configuration.verify_ssl,
+            "scheme": scheme or None,
+            "token": token or None,
+            "certificate_path": configuration.cert_file,
+            "private_key_path": configuration.key_file,
+            "proxy_url": configuration.proxy,
+        }
 
     async def close(self) -> None:
         """Close the connections."""
@@ -155,10 +187,11 @@ class Client:
             content_type="application/apply-patch+yaml",
         )
 
-    async def create(self, kind: Kind, manifest: Object) -> Object:
-        """Create an object."""
+    async def create(self, kind: Kind, manifest: Object, *, dry_run: bool = False) -> Object:
+        """Create an object, or have it checked and defaulted only."""
         path = kind.path(manifest["metadata"].get("namespace"))
-        return await self._request("create", kind, path, query={"fieldManager": self._manager}, body=manifest)
+        query = {"fieldManager": self._manager} | ({"dryRun": "All"} if dry_run else {})
+        return await self._request("create", kind, path, query=query, body=manifest)
 
     async def delete(self, kind: Kind, obj: Object) -> None:
         """Delete an object as it was when it was read, its dependents in the background."""
@@ -211,8 +244,16 @@ class Client:
                 self._observer(verb, kind.plural, status, time.monotonic() - started)
         if status >= 400:
             raise _error(status, data, response.headers.get("Retry-After"))
-        answer: Object = json.loads(data)
+        try:
+            answer: Object = json.loads(data)
+        except ValueError as error:
+            raise ApiError(0, "NoJSON", f"the API server's answer is no JSON: {data[:200]!r}") from error
         return answer
+
+
+def _proxy(host: str) -> str | None:
+    url = urlsplit(host)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 def _error(status: int, data: bytes, retry_after: str | None) -> ApiError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -13,6 +14,9 @@ _LIST_KEYS = (("name",), ("containerPort", "protocol"), ("port", "protocol"), ("
 
 #: Maps that Kubernetes replaces as a whole: one more entry changes what they mean.
 _ATOMIC = {"selector", "labelSelector", "nodeSelector"}
+
+#: Paths of quantities; elsewhere "1.10" and "1.1" are two things.
+_IS_QUANTITY = re.compile(r"(^|\.)(limits|requests|overhead)\.|(^|\.)(sizeLimit|divisor)$")
 
 
 def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
@@ -38,13 +42,13 @@ def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
     if isinstance(wanted, dict) and (isinstance(live, dict) or live is None):
         for field, value in wanted.items():
             there, where = (live or {}).get(field), f"{path}.{field}" if path else field
-            if field in _ATOMIC and there != value:
+            if field in _ATOMIC and (there or None) != (value or None):
                 yield where
             else:
                 yield from missing(value, there, where)
     elif isinstance(wanted, list) and (isinstance(live, list) or live is None):
         yield from _missing_entries(wanted, live or [], path)
-    elif not _equal(wanted, live):
+    elif not _equal(wanted, live, path):
         yield path
 
 
@@ -67,26 +71,28 @@ def _missing_entries(wanted: list[Any], live: list[Any], path: str) -> Iterator[
             yield where
 
 
-def _entry_key(entry: dict[str, Any], fields: tuple[str, ...]) -> tuple[Any, ...]:
-    return tuple(entry.get(field, "TCP" if field == "protocol" else None) for field in fields)
+def _entry_key(entry: dict[str, Any], fields: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(entry.get(field, "TCP" if field == "protocol" else None)) for field in fields)
 
 
 def _key_fields(entries: list[Any]) -> tuple[str, ...] | None:
     if not all(isinstance(entry, dict) for entry in entries):
         return None
     for fields in _LIST_KEYS:
-        if all(fields[0] in entry for entry in entries) and len({_entry_key(e, fields) for e in entries}) == len(
-            entries
-        ):
+        if all(isinstance(entry.get(fields[0]), str | int) for entry in entries) and len(
+            {_entry_key(e, fields) for e in entries}
+        ) == len(entries):
             return fields
     return None
 
 
-def _equal(wanted: Any, live: Any) -> bool:
+def _equal(wanted: Any, live: Any, path: str) -> bool:
     if wanted == live:
         return True
     if not wanted and live is None:  # the API server leaves empty values out
         return True
+    if not _IS_QUANTITY.search(path):
+        return False
     one, other = _quantity(wanted), _quantity(live)
     return one is not None and one == other
 
@@ -95,6 +101,7 @@ def _quantity(value: Any) -> Decimal | None:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return None
     try:
-        return Decimal(parse_quantity(value))
+        number = Decimal(parse_quantity(value))
     except ValueError:
         return None
+    return number if number.is_finite() else None

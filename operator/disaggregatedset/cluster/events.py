@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 _QUIET_SECONDS: Final = 600.0
 _REMEMBERED: Final = 10_000
-_MAX_NOTE: Final = 1024
+_MAX_NOTE: Final = 1024  # bytes
 
 
 class EventType(StrEnum):
@@ -74,7 +74,7 @@ class Recorder:
             "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "type": kind.value,
             "reason": reason,
-            "note": note if len(note) <= _MAX_NOTE else note[: _MAX_NOTE - 1] + "…",
+            "note": _cut(note),
             "action": action,
             "regarding": {
                 "apiVersion": about["apiVersion"],
@@ -96,3 +96,8 @@ class Recorder:
         self._said.move_to_end(said)
         while len(self._said) > _REMEMBERED:
             self._said.popitem(last=False)
+
+
+def _cut(note: str) -> str:
+    whole = note.encode()
+    return note if len(whole) <= _MAX_NOTE else whole[: _MAX_NOTE - len("…".encode())].decode(errors="ignore") + "…"

@@ -86,9 +86,12 @@ class Controller:
 
     def observe(self, kind: Kind, event_type: str | None, obj: Object) -> None:
         """Take in a watch event, and queue the sets that it concerns."""
+        before = self._cache.get(kind, key_of(obj))
         deleted = event_type == "DELETED"
         if self._cache.delete(kind, obj) if deleted else self._cache.store(kind, obj):
             self._enqueue(kind, obj)
+            if before is not None:  # its label may have named another set
+                self._enqueue(kind, before)
 
     def serves(self, kind: Kind) -> bool:
         """Whether the API server serves a kind; those of DRA are not there on every cluster."""

@@ -9,7 +9,7 @@ from typing import Final
 from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
-from disaggregatedset.reconcile.view import View
+from disaggregatedset.reconcile.view import View, made_as
 from disaggregatedset.render import (
     COMPUTE,
     REVISION_LABEL,
@@ -145,7 +145,7 @@ def stages(
 
 
 def _role_revision(child: Object) -> tuple[str, str]:
-    labels = child["metadata"]["labels"]
+    labels = made_as(child)
     return labels[ROLE_LABEL], labels[REVISION_LABEL]
 
 
@@ -153,7 +153,7 @@ def _number(tier: TierRevision, seen: View) -> int:
     """Return the number of a revision, such that the wanted one has the highest number of its tier group."""
     numbers = {revision: number for (group, revision), (_, number) in seen.history.items() if group == tier.group}
     highest = max(numbers.values(), default=0)
-    return highest if numbers.get(tier.revision) == highest else highest + 1
+    return highest if highest and numbers.get(tier.revision) == highest else highest + 1
 
 
 def _supporting(

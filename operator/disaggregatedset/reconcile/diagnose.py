@@ -106,18 +106,18 @@ def diagnose_roles(
     """
     by_role: dict[str, list[Object]] = defaultdict(list)
     for pod in pods:
-        by_role[pod["metadata"]["labels"][ROLE_LABEL]].append(pod)
+        by_role[pod["metadata"]["labels"].get(ROLE_LABEL, "")].append(pod)
     found: dict[str, Diagnosis] = {}
     for roles in desired.values():
         for role, total in roles.items():
             if (diagnosis := diagnose(by_role[role], total=total)) is not None:
                 found[role] = diagnosis
     for deployment in deployments:
-        role = deployment["metadata"]["labels"][ROLE_LABEL]
+        role = deployment["metadata"]["labels"].get(ROLE_LABEL, "")
         conditions = (deployment.get("status") or {}).get("conditions") or []
         failure = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
         if failure is not None:
-            found[role] = Diagnosis(Cause.REJECTED, f"pods {_WORDS[Cause.REJECTED]}: {failure['message']}")
+            found[role] = Diagnosis(Cause.REJECTED, f"pods {_WORDS[Cause.REJECTED]}: {failure['message'][:_MAX_WORDS]}")
     return found
 
 
@@ -126,8 +126,8 @@ def _verdict(pod: Object) -> tuple[Cause, str] | None:
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     if conditions.get("Ready", {}).get("status") == "True":
         return None
-    if status.get("phase") == "Failed":
-        return Cause.CRASH_LOOP, " ".join(filter(None, (status.get("reason"), status.get("message"))))
+    if status.get("phase") in {"Failed", "Succeeded"}:  # evicted, say: its ReplicaSet has replaced it
+        return None
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         words = scheduled.get("message", "")
@@ -136,7 +136,11 @@ def _verdict(pod: Object) -> tuple[Cause, str] | None:
     for container in containers:
         if (found := _container_verdict(container)) is not None:
             return found
-    running = [c["name"] for c in containers if "running" in (c.get("state") or {}) and not c.get("ready")]
+    running = [
+        c["name"]
+        for c in containers
+        if "running" in (c.get("state") or {}) and c.get("started", True) and not c.get("ready")
+    ]
     if running and status.get("phase") == "Running":
         return Cause.NOT_READY, f"container {running[0]} does not pass its readiness probe"
     return Cause.STARTING, ""
@@ -156,6 +160,8 @@ def _container_verdict(container: Mapping[str, Any]) -> tuple[Cause, str] | None
         return Cause.CRASH_LOOP, (
             f"container {name} ended with exit code {ended.get('exitCode')} ({why}), restarted {restarts} times"
         )
+    if reason == "CrashLoopBackOff":
+        return Cause.CRASH_LOOP, f"container {name}: {words}"
     if reason not in _WAITING_REASONS:
         return Cause.REJECTED, f"container {name}: {words}"
     return None

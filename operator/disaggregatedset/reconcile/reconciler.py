@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,6 +16,7 @@ from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
 from disaggregatedset.cluster.children import Children, NameConflictError, Written
 from disaggregatedset.cluster.client import ApiError, Client
+from disaggregatedset.cluster.compare import missing
 from disaggregatedset.cluster.events import Recorder
 from disaggregatedset.cluster.objects import Key, Object
 from disaggregatedset.reconcile import announce
@@ -24,15 +24,13 @@ from disaggregatedset.reconcile.acceptance import check_devices, check_revision
 from disaggregatedset.reconcile.desired import Desired, Stages, desired_pods, optional_roles, stages, wanted_groups
 from disaggregatedset.reconcile.diagnose import Diagnosis, diagnose_roles
 from disaggregatedset.reconcile.looks import Looks
+from disaggregatedset.reconcile.pace import Pace
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
 from disaggregatedset.reconcile.view import SET, View, view
 from disaggregatedset.render import COMPUTE, SET_LABEL, TierRevision, rendered_tiers
 from disaggregatedset.rollout import GroupPlan, Remove, plan_set
 
 log = logging.getLogger(__name__)
-
-#: While a set comes up or rolls, its numbers change with every pod: they are written at most this often.
-_STATUS_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Reconciler:
         self._recorder = recorder
         self._looks = Looks()
         self._diagnoses: dict[Key, dict[str, Diagnosis]] = {}
-        self._reported: dict[Key, float] = {}  # when the status was written last, by the monotonic clock
+        self._pace = Pace()
         #: Whether the API server serves ``resource.k8s.io/v1``.
         self.dra_served = True
         #: Whether device classes may be read.
@@ -89,7 +87,7 @@ class Reconciler:
         if obj is None or objects.is_terminating(obj):  # its children go with it: they have an owner reference
             self._looks.forget(key)
             self._diagnoses.pop(key, None)
-            self._reported.pop(key, None)
+            self._pace.forget(key)
             return Result()
         try:
             dset = DisaggregatedSet.model_validate(obj)
@@ -100,7 +98,7 @@ class Reconciler:
         seen = view(self._cache, key, dset.metadata.uid)
         rendered = rendered_tiers(dset)
         # What was rendered when the revision was first seen is applied from then on, verbatim.
-        tiers = {g: seen.history.get((g, tier.revision), (tier, 0))[0] for g, tier in rendered.items()}
+        tiers = {group: _as_stored(tier, seen) for group, tier in rendered.items()}
         acceptance = await self._accept(dset, tiers, desired, seen)
         plans: Mapping[str, GroupPlan] = {}
         said: list[announce.Announcement] = []
@@ -180,9 +178,10 @@ class Reconciler:
     async def _report(self, obj: Object, after: dict[str, Any], said: list[announce.Announcement]) -> float | None:
         """Write the status if it changed, then the events; return when to come back for a status that can wait."""
         key, before = objects.key_of(obj), obj.get("status") or {}
-        wait = self._reported.get(key, -_STATUS_SECONDS) + _STATUS_SECONDS - time.monotonic()
-        postponed = wait > 0 and turning_points(before) == turning_points(after)
-        if after != before and not postponed:
+        if after != before:
+            if turning_points(before) == turning_points(after) and (wait := self._pace.turn_in(key)):
+                await self._announce(obj, said)
+                return wait
             metadata = obj["metadata"]
             manifest = {
                 "apiVersion": SET.api_version,
@@ -190,12 +189,40 @@ class Reconciler:
                 "metadata": {field: metadata[field] for field in ("name", "namespace", "resourceVersion")},
                 "status": after,
             }
-            self._cache.store(SET, await self._client.apply(SET, manifest, subresource="status"))
-            self._reported[key] = time.monotonic()
+            try:
+                self._cache.store(SET, await self._client.apply(SET, manifest, subresource="status"))
+            except ApiError as error:
+                if error.status == 404:
+                    self._cache.evict(SET, key)
+                raise
             said = [*said, *announce.of_status(before, after)]
+        self._pace.forget(key)
+        await self._announce(obj, said)
+        return None
+
+    async def _announce(self, obj: Object, said: list[announce.Announcement]) -> None:
         for news in said:
             await self._recorder.record(obj, news.type, news.reason, news.note, news.action)
-        return wait if after != before and postponed else None
+
+
+def _as_stored(rendered: TierRevision, seen: View) -> TierRevision:
+    stored = seen.history.get((rendered.group, rendered.revision))
+    if stored is None:
+        return rendered
+    tier, number = stored
+    if number:
+        return tier
+    # Its record is gone, and what was read off Deployments has the API server's defaults in it, and lacks the roles
+    # that have none: what this release renders will do where it is the same.
+    return replace(
+        rendered,
+        roles={
+            name: tier.roles[name]
+            if name in tier.roles and next(missing(role.template, tier.roles[name].template), None)
+            else role
+            for name, role in rendered.roles.items()
+        },
+    )
 
 
 def _established(dset: DisaggregatedSet) -> bool:

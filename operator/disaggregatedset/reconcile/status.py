@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from disaggregatedset.api import (
     ClaimsStatus,
@@ -20,6 +20,8 @@ from disaggregatedset.reconcile.diagnose import Cause, Diagnosis
 from disaggregatedset.reconcile.view import Claims, View
 from disaggregatedset.render import COMPUTE, GROUPS, TierRevision
 from disaggregatedset.rollout import GroupPlan, Observed, Running, coherent_capacity
+
+_MAX_MESSAGE: Final = 32768  # of a metav1.Condition
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +137,7 @@ def _stamp(dset: DisaggregatedSet, kind: ConditionType, flag: bool, why: _Why, n
         observed_generation=dset.metadata.generation,
         last_transition_time=before.last_transition_time if before and before.status == text else now,
         reason=why.reason,
-        message=why.message,
+        message=why.message[:_MAX_MESSAGE],
     )
 
 

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from disaggregatedset.api import GROUP, KIND, VERSION
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
-from disaggregatedset.cluster.objects import Key, Kind, Object
-from disaggregatedset.render import COMPUTE, MODEL_REVISION_LABEL, REVISION_LABEL, ROLE_LABEL, TIER_LABEL, TierRevision
+from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
+from disaggregatedset.render import (
+    COMPUTE,
+    MODEL_REVISION_LABEL,
+    REVISION_LABEL,
+    ROLE_LABEL,
+    TIER_LABEL,
+    RenderedRole,
+    TierRevision,
+)
 from disaggregatedset.rollout import Observed, Running
 
 SET: Final = Kind(GROUP, VERSION, "disaggregatedsets", KIND)
@@ -44,7 +52,8 @@ class View:
     running
         Its Deployments, as the planner sees them.
     history
-        The revisions that ControllerRevisions keep, by tier group and revision, each with its number.
+        The revisions that ControllerRevisions keep, by tier group and revision, each with its number. One that has
+        pods but no ControllerRevision any more is read off its Deployments, and has the number 0.
     claims
         Claims of its pods, by role.
     """
@@ -65,6 +74,8 @@ def view(cache: Cache, key: Key, uid: str) -> View:
     for revision in children[objects.CONTROLLER_REVISION]:
         stored = TierRevision.from_data(revision["data"])
         history[stored.group, stored.revision] = (stored, int(revision["revision"]))
+    for tier in _unrecorded(children, history):
+        history[tier.group, tier.revision] = (tier, 0)
     return View(
         children=children,
         running=[_running(deployment) for deployment in children[objects.DEPLOYMENT]],
@@ -73,8 +84,34 @@ def view(cache: Cache, key: Key, uid: str) -> View:
     )
 
 
+def _unrecorded(
+    children: Mapping[Kind, list[Object]], history: Mapping[tuple[str, str], object]
+) -> Iterable[TierRevision]:
+    claims = {key_of(child): child["spec"]["spec"] for child in children[objects.CLAIM_TEMPLATE]}
+    found: dict[tuple[str, str], TierRevision] = {}
+    for deployment in children[objects.DEPLOYMENT]:
+        running = _running(deployment)
+        key = running.group, running.revision
+        if key not in history:
+            tier = found.setdefault(key, TierRevision(*key, running.model_revision, {}))
+            template = deployment["spec"]["template"]
+            rendered = RenderedRole(template, claims.get(key_of(deployment)))
+            found[key] = replace(tier, roles={**tier.roles, running.role: rendered})
+    return found.values()
+
+
+def made_as(deployment: Object) -> Mapping[str, str]:
+    """Return the labels that a Deployment was made with, whatever became of its own.
+
+    What it selects can't be edited, and what its pods carry is seldom.
+    """
+    spec = deployment["spec"]
+    pods: Mapping[str, str] = spec["template"]["metadata"]["labels"]
+    return {**pods, **spec["selector"]["matchLabels"]}
+
+
 def _running(deployment: Object) -> Running:
-    labels = deployment["metadata"]["labels"]
+    labels = made_as(deployment)
     status = deployment.get("status") or {}
     role = labels[ROLE_LABEL]
     return Running(

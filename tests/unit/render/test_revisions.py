@@ -1,0 +1,156 @@
+"""Design, section 4: what a change rolls, and that nothing else does."""
+
+from __future__ import annotations
+
+import copy
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from disaggregatedset.render.revisions import digest, revisions
+from tests.api.cases import changed
+from tests.unit.builders import full_spec, make_set
+
+Object = dict[str, Any]
+
+ALL = {"model", "weights", "kv-coordinator", "kv-cache", "compute"}
+GPU = {"requests": [{"name": "gpu", "deviceClassName": "gpu.example.com"}]}
+
+
+def _revisions(spec: Object) -> dict[str, str]:
+    made = revisions(make_set(spec).spec)
+    return {"model": made.model} | dict(made.groups)
+
+
+def _rolled(change: Callable[[Object], None] | dict[str, Any]) -> set[str]:
+    """Return what has another revision after a change, or has one only before or after it."""
+    before = full_spec()
+    after = copy.deepcopy(before)
+    if callable(change):
+        change(after)
+    else:
+        after = changed(after, change)
+    was, now = _revisions(before), _revisions(after)
+    return {group for group in was.keys() | now.keys() if was.get(group) != now.get(group)}
+
+
+@pytest.mark.parametrize(
+    ("change", "rolled"),
+    [
+        ({"model.name": "other"}, ALL),
+        ({"model.source": "hf://other"}, ALL),
+        ({"model.revision": "v2"}, ALL),
+        ({"weights.template.spec.containers[0].image": "new"}, {"weights"}),
+        ({"weights.accelerators": GPU}, {"weights"}),
+        ({"kvCache.template.spec.containers[0].image": "new"}, {"kv-cache"}),
+        ({"kvCache.template.metadata": {"annotations": {"a": "b"}}}, {"kv-cache"}),
+        ({"kvCache.accelerators": GPU}, {"kv-cache"}),
+        ({"kvCache.coordinator.template.spec.containers[0].image": "new"}, {"kv-coordinator"}),
+        ({"compute.roles[0].template.spec.containers[0].image": "new"}, {"compute"}),
+        ({"compute.roles[1].template.spec.containers[0].args": ["--flag"]}, {"compute"}),
+        ({"compute.roles[1].accelerators": GPU}, {"compute"}),
+        ({"compute.roles[0].accelerators.requests[0].count": 2}, {"compute"}),
+        ({"compute.roles[1].name": "encode"}, {"compute"}),
+        # For the pods that are told about them.
+        ({"weights": None}, {"weights", "compute"}),
+        ({"kvCache.coordinator": None}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"kvCache": None}, {"kv-coordinator", "kv-cache", "compute"}),
+        # Never part of a revision.
+        ({"weights.replicas": 7}, set()),
+        ({"kvCache.replicas": 0}, set()),
+        ({"compute.roles[0].replicas": 7, "compute.roles[1].replicas": 0}, set()),
+        ({"kvCache.required": False}, set()),
+        ({"weights.disruption": {"maxUnavailable": "50%"}}, set()),
+        ({"kvCache.disruption": {"maxUnavailable": 0}}, set()),
+        ({"compute.roles[0].disruption": {"maxUnavailable": 3}}, set()),
+        (lambda spec: spec["compute"]["roles"].reverse(), set()),
+        (lambda spec: spec["compute"]["roles"].pop(), {"compute"}),
+    ],
+)
+def test_what_a_change_rolls(change: Any, rolled: set[str]) -> None:
+    assert _rolled(change) == rolled
+
+
+def test_what_the_crd_fills_in_rolls_nothing() -> None:
+    """The API server stores the defaults of replicas, disruption and required; absent or as default is the same."""
+    stored = full_spec()
+    for role in (stored["weights"], stored["kvCache"], *stored["compute"]["roles"]):
+        role.setdefault("replicas", 1)
+        role["disruption"] = {"maxUnavailable": 1}
+    stored["kvCache"]["required"] = True
+    assert _revisions(stored) == _revisions(full_spec())
+
+
+def test_what_is_written_in_a_template_counts_even_if_it_is_a_default() -> None:
+    assert _rolled({"weights.template.spec.restartPolicy": "Always"}) == {"weights"}
+
+
+def _shuffled(value: Any, rng: random.Random) -> Any:
+    if isinstance(value, dict):
+        items = list(value.items())
+        rng.shuffle(items)
+        return {key: _shuffled(child, rng) for key, child in items}
+    return [_shuffled(child, rng) for child in value] if isinstance(value, list) else value
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_JSON, st.randoms(use_true_random=False))
+def test_the_order_of_keys_does_not_matter(value: Any, rng: random.Random) -> None:
+    assert digest(_shuffled(value, rng)) == digest(value)
+
+
+@settings(max_examples=20)
+@given(st.randoms(use_true_random=False))
+def test_the_order_of_keys_in_a_set_does_not_matter(rng: random.Random) -> None:
+    assert _revisions(_shuffled(full_spec(), rng)) == _revisions(full_spec())
+
+
+@given(_JSON, _JSON)
+def test_what_differs_has_another_digest(one: Any, other: Any) -> None:
+    if json.dumps(one, sort_keys=True) != json.dumps(other, sort_keys=True):
+        assert digest(one) != digest(other)
+
+
+@given(_JSON)
+def test_a_digest_may_be_part_of_a_dns_label_and_spells_nothing(value: Any) -> None:
+    assert len(digest(value)) == 8
+    assert set(digest(value)) <= set("bcdfghjklmnpqrstvwxz2456789")
+
+
+_CHANGED = (
+    "The hash has changed. Every set of every user would be replaced, pods and accelerators and all, when they upgrade "
+    "the operator. If that is meant, raise HASH_VERSION, say so in the changelog, and write the new values down here."
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({}, "rvvjlzkd"),
+        ({"b": [1, True, None, 1.5], "a": {"ü": "€"}}, "p28r659l"),
+        ("text", "tkhvqlmp"),
+    ],
+)
+def test_digests_are_what_they_have_always_been(value: Any, expected: str) -> None:
+    assert digest(value) == expected, _CHANGED
+
+
+def test_revisions_are_what_they_have_always_been() -> None:
+    assert _revisions(full_spec()) == {
+        "model": "ktdhxzzv",
+        "weights": "9xhpn4m2",
+        "kv-coordinator": "wpxdbvv7",
+        "kv-cache": "w7j8jt2c",
+        "compute": "cskfqvv5",
+    }, _CHANGED
