@@ -1,0 +1,113 @@
+"""What is created: sets for the operator, and for the floor the same children without their sets. Pure."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Final
+
+import yaml
+
+from disaggregatedset.api import DisaggregatedSet
+from disaggregatedset.reconcile.desired import desired_pods, stages
+from disaggregatedset.reconcile.view import CHILD_KINDS, View
+from disaggregatedset.render import rendered_tiers
+from disaggregatedset.rollout import Scale
+from e2e.cluster import Object
+
+NAMESPACE: Final = "bench"
+DEVICE_CLASS: Final = "gpu.example.com"
+
+_PODS_PER_NODE: Final = 200
+_DEVICES_PER_NODE: Final = 100
+_FEWEST_NODES: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """How many sets of what size.
+
+    Attributes
+    ----------
+    sets
+        How many sets.
+    weights, prefill, decode
+        Replicas of their roles.
+    devices
+        Whether each pod of prefill and decode claims a device.
+    """
+
+    sets: int
+    weights: int = 1
+    prefill: int = 1
+    decode: int = 1
+    devices: bool = False
+
+    @property
+    def pods(self) -> int:
+        """Pods of all sets."""
+        return self.sets * (self.weights + self.prefill + self.decode)
+
+    @property
+    def claims(self) -> int:
+        """Devices that all sets claim."""
+        return self.sets * (self.prefill + self.decode) if self.devices else 0
+
+    @property
+    def nodes(self) -> int:
+        """Nodes on which all pods fit, without crowding any."""
+        return max(_FEWEST_NODES, math.ceil(self.pods / _PODS_PER_NODE), math.ceil(self.claims / _DEVICES_PER_NODE))
+
+    @property
+    def devices_per_node(self) -> int:
+        """Devices that each node must have, with a few to spare so that the scheduler needn't search for the last."""
+        return math.ceil(self.claims / self.nodes * 1.2)
+
+    def manifests(self) -> list[Object]:
+        """Return the sets."""
+        base = yaml.safe_load(resources.files(__package__).joinpath("set.yaml").read_text())
+        base["spec"]["weights"]["replicas"] = self.weights
+        for role, replicas in zip(base["spec"]["compute"]["roles"], (self.prefill, self.decode), strict=True):
+            role["replicas"] = replicas
+            if self.devices:
+                role["accelerators"] = {"requests": [{"name": "gpu", "deviceClassName": DEVICE_CLASS}]}
+        return [_named(base, f"set-{number:04}") for number in range(self.sets)]
+
+
+def _named(base: Object, name: str) -> Object:
+    made = copy.deepcopy(base)
+    made["metadata"] = {"name": name, "namespace": NAMESPACE}
+    return made
+
+
+def children(manifest: Object) -> list[Object]:
+    """Return all children of a set when it is complete, as the operator renders them, but owned by nobody.
+
+    An owner that doesn't exist would have the garbage collector delete them.
+    """
+    dset = DisaggregatedSet.model_validate(manifest)
+    tiers = rendered_tiers(dset)
+    writes = [
+        Scale(role, tiers[group].revision, replicas, "")
+        for group, roles in desired_pods(dset).items()
+        for role, replicas in roles.items()
+    ]
+    nothing = View(children={kind: [] for kind in CHILD_KINDS}, running=[], history={})
+    made = stages(dset, tiers, nothing, writes)
+    return [
+        _without_owner(child)
+        for child in [*(c for _, c in made.records), *(c for _, c in made.supporting), *(c for _, c in made.planned)]
+    ]
+
+
+def _without_owner(child: dict[str, Any]) -> Object:
+    return {**child, "metadata": {k: v for k, v in child["metadata"].items() if k != "ownerReferences"}}
+
+
+def kinds(objects: Iterable[Object]) -> dict[str, int]:
+    """Count objects by kind."""
+    return dict(sorted(Counter(obj["kind"] for obj in objects).items()))
