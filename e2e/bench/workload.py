@@ -15,8 +15,8 @@ import yaml
 from disaggregatedset.api import DisaggregatedSet
 from disaggregatedset.reconcile.desired import desired_pods, stages
 from disaggregatedset.reconcile.view import CHILD_KINDS, View
-from disaggregatedset.render import rendered_tiers
-from disaggregatedset.rollout import Scale
+from disaggregatedset.render import TierRevision, rendered_tiers
+from disaggregatedset.rollout import Outcome, Phase, Plan, State, Write
 from e2e.cluster import Object
 
 NAMESPACE: Final = "bench"
@@ -91,17 +91,18 @@ def children(manifest: Object) -> list[Object]:
     """
     dset = DisaggregatedSet.model_validate(manifest)
     tiers = rendered_tiers(dset)
-    writes = [
-        Scale(role, tiers[group].revision, replicas, "")
-        for group, roles in desired_pods(dset).items()
-        for role, replicas in roles.items()
-    ]
     nothing = View(children={kind: [] for kind in CHILD_KINDS}, running=[], history={})
-    made = stages(dset, tiers, nothing, writes)
+    made = stages(dset, tiers, nothing, {group: _all_at_once(dset, tier) for group, tier in tiers.items()})
     return [
         _without_owner(child)
         for child in [*(c for _, c in made.records), *(c for _, c in made.supporting), *(c for _, c in made.planned)]
     ]
+
+
+def _all_at_once(dset: DisaggregatedSet, tier: TierRevision) -> Outcome:
+    pods = desired_pods(dset)[tier.group]
+    writes = tuple(Write(role, tier.revision, replicas, "") for role, replicas in pods.items())
+    return Outcome(tier.revision, Plan(writes, (), done=False, phase=Phase.PROGRESSING, message=""), State())
 
 
 def _without_owner(child: dict[str, Any]) -> Object:

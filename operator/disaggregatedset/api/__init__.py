@@ -15,12 +15,17 @@ from disaggregatedset.api.disaggregatedset import (
     DisaggregatedSetSpec,
     DisaggregatedSetStatus,
     Disruption,
+    FailedRevision,
     KVCache,
+    KVScope,
+    OnFailure,
     RoleStatus,
+    RolloutStatus,
     Scaled,
     Summary,
     Tier,
     Weights,
+    WhenExhausted,
 )
 
 __all__ = [
@@ -42,10 +47,15 @@ __all__ = [
     "DisaggregatedSetSpec",
     "DisaggregatedSetStatus",
     "Disruption",
+    "FailedRevision",
     "KVCache",
+    "KVScope",
+    "OnFailure",
     "RoleStatus",
+    "RolloutStatus",
     "Scaled",
     "Summary",
     "Tier",
     "Weights",
+    "WhenExhausted",
 ]

@@ -40,6 +40,7 @@ _COLUMNS: list[dict[str, Any]] = [
     {"name": "Weights", "type": "string", "jsonPath": ".status.summary.weights"},
     {"name": "KV", "type": "string", "jsonPath": ".status.summary.kvCache"},
     {"name": "Compute", "type": "string", "jsonPath": ".status.summary.compute"},
+    {"name": "Rollout", "type": "string", "jsonPath": ".status.summary.rollout"},
     {"name": "Available", "type": "string", "jsonPath": _condition("Available", "status")},
     {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
     {"name": "Accepted", "type": "string", "jsonPath": _condition("Accepted", "reason"), "priority": 1},

@@ -116,11 +116,39 @@ class Disruption(Model):
     )
 
 
+class RoleRollout(Model):
+    """How far a rollout may go above and below the pods that are desired."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                "!((type(self.maxSurge) == int ? self.maxSurge == 0 : self.maxSurge == '0%') && "
+                "(type(self.maxUnavailable) == int ? self.maxUnavailable == 0 : self.maxUnavailable == '0%'))",
+                "maxSurge and maxUnavailable are both 0, so nothing could ever move: raise one of them",
+            )
+        )
+    )
+
+    max_surge: IntOrPercent = Field(
+        1, description="How many pods, or what percentage of them (rounded up), may be there beyond those desired."
+    )
+    max_unavailable: IntOrPercent = Field(
+        0,
+        description="How many pods, or what percentage of them (rounded down), may be missing. Where both round to 0, "
+        "it is 1.",
+    )
+
+
 class Scaled(Model):
     """What every role has: pods, how many of them, with which devices."""
 
     replicas: Count = Field(1, le=MAX_REPLICAS, description="How many pods; 1 if absent.")
     accelerators: Accelerators | None = Field(None, description="Devices that each pod claims through DRA.")
+    rollout: RoleRollout = Field(
+        default_factory=RoleRollout,
+        description="How far a rollout may go above and below the pods that are desired.",
+        json_schema_extra={"default": {"maxSurge": 1, "maxUnavailable": 0}},
+    )
     disruption: Disruption = Field(
         default_factory=Disruption,
         description="What evictions, of a node that is drained for example, may do to the pods.",
@@ -144,11 +172,23 @@ class KVCoordinator(Model):
     template: PodTemplate
 
 
+class KVScope(StrEnum):
+    """Who shares a KV cache."""
+
+    MODEL = "Model"
+    REVISION = "Revision"
+
+
 class KVCache(Scaled):
     """The tier that keeps KV blocks between requests and across restarts of the engines."""
 
     model_config = ConfigDict(json_schema_extra=_SCALED_RULES)
 
+    scope: KVScope = Field(
+        KVScope.MODEL,
+        description="Model: all compute revisions of a model share it. Revision: each compute revision has its own; "
+        "for engine flags that change the layout of KV blocks.",
+    )
     coordinator: KVCoordinator | None = Field(
         None, description="The one master that some stores need (Mooncake); it starts before the stores."
     )
@@ -186,6 +226,42 @@ class Compute(Model):
     )
 
 
+class OnFailure(StrEnum):
+    """What a failed rollout does."""
+
+    ROLLBACK = "Rollback"
+    HOLD = "Hold"
+
+
+class WhenExhausted(StrEnum):
+    """What a rollout does while its new pods find no devices."""
+
+    DRAIN_FIRST = "DrainFirst"
+    WAIT = "Wait"
+
+
+class Rollout(Model):
+    """How changes of the set roll out."""
+
+    paused: bool = Field(False, description="Whether rollouts stop where they are; scaling and repairs go on.")
+    progress_deadline_seconds: int = Field(
+        600, ge=1, le=2_147_483_647, description="After how many seconds without progress a rollout has failed."
+    )
+    on_failure: OnFailure = Field(
+        OnFailure.ROLLBACK,
+        description="Rollback: capacity returns to the last good revision, and the failed one is not tried again until "
+        "it changes or annotation disaggregatedset.dev/retry gets a new value. Hold: the rollout stops where it is.",
+    )
+    when_exhausted: WhenExhausted = Field(
+        WhenExhausted.DRAIN_FIRST,
+        description="While new pods find no devices, DrainFirst lets roles of two or more pods miss one to make room; "
+        "Wait waits until devices are free.",
+    )
+    revision_history_limit: int = Field(
+        5, ge=0, le=100, description="How many unused revisions of each tier are kept to go back to."
+    )
+
+
 class DisaggregatedSetSpec(Model):
     """What is wanted: a model, and the tiers that serve it."""
 
@@ -195,6 +271,9 @@ class DisaggregatedSetSpec(Model):
     )
     kv_cache: KVCache | None = Field(None, description="The KV cache tier; absent: the engines keep KV to themselves.")
     compute: Compute = Field(description="The compute tier: the engines.")
+    rollout: Rollout = Field(
+        default_factory=Rollout, description="How changes roll out.", json_schema_extra={"default": {}}
+    )
 
 
 class Tier(StrEnum):
@@ -254,6 +333,40 @@ class RoleStatus(Model):
     message: str | None = Field(None, max_length=4096, description="What keeps the role from being as wanted.")
 
 
+class RolloutStatus(Model):
+    """A rollout that runs."""
+
+    group: str = Field(description="What rolls: weights, kv-coordinator, kv-cache or compute.")
+    from_revision: str | None = Field(None, alias="from", description="The revision that was there when it began.")
+    to: str = Field(description="The revision that it goes to.")
+    phase: str = Field(description="Where it stands: Progressing, WaitingForDevices, RollingBack, Paused or Held.")
+    message: str | None = Field(None, max_length=4096, description="What it waits for.")
+    old_replicas: dict[str, int] | None = Field(
+        None, description="Pods that were desired when it began, by role: what its guarantees are measured by."
+    )
+    generation: int = Field(description="The generation of the set that progress was seen in.")
+    progress: int = Field(description="Pods of the new revision that are ready, less those of others that are wanted.")
+    started_at: str = Field(description="When it began.", json_schema_extra={"format": "date-time"})
+    last_progress_at: str = Field(
+        description="When it last got closer to its end.", json_schema_extra={"format": "date-time"}
+    )
+    waiting_since: str | None = Field(
+        None, description="Since when the deadline's clock stands still.", json_schema_extra={"format": "date-time"}
+    )
+
+
+class FailedRevision(Model):
+    """A revision that failed, and is not tried again."""
+
+    group: str = Field(description="What it is a revision of: weights, kv-coordinator, kv-cache or compute.")
+    revision: str = Field(description="The revision.")
+    reason: str = Field(description="Why, in one word for machines.")
+    message: str = Field(max_length=4096, description="Why, in the words of a pod, a claim or the scheduler.")
+    failed_at: str = Field(description="When.", json_schema_extra={"format": "date-time"})
+    retry: str | None = Field(None, description="The value that annotation disaggregatedset.dev/retry had then.")
+    rollback_failed: bool | None = Field(None, description="Whether going back to the last good revision failed too.")
+
+
 class Summary(Model):
     """Short strings for the columns of ``kubectl get``."""
 
@@ -261,6 +374,7 @@ class Summary(Model):
     kv_cache: str | None = Field(None, description="ready/desired of the KV cache tier.")
     compute: str | None = Field(None, description="ready/desired of the compute tier.")
     roles: str | None = Field(None, description="ready/desired of each role.")
+    rollout: str | None = Field(None, description="The phase of the rollouts that run.")
 
 
 class DisaggregatedSetStatus(Model):
@@ -276,6 +390,21 @@ class DisaggregatedSetStatus(Model):
         max_length=16,
         description="The roles of all tiers.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    rollouts: list[RolloutStatus] | None = Field(
+        None,
+        max_length=4,
+        description="The rollouts that run.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["group"]},
+    )
+    failed_revisions: list[FailedRevision] | None = Field(
+        None,
+        max_length=4,
+        description="The wanted revisions that failed.",
+        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["group"]},
+    )
+    good_revisions: dict[str, str] | None = Field(
+        None, description="The last good revision of each tier group: the last one whose rollout ended."
     )
     conditions: list[Condition] | None = Field(
         None,

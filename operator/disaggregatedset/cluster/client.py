@@ -261,5 +261,5 @@ def _error(status: int, data: bytes, retry_after: str | None) -> ApiError:
         answer = json.loads(data)
         reason, message = answer.get("reason", ""), answer["message"]
     except (ValueError, KeyError, AttributeError, TypeError):
-        reason, message = "", data.decode(errors="replace")[:1000]
+        reason, message = "", data.decode(errors="replace").strip()[:1000]
     return ApiError(status, reason, message, float(retry_after) if retry_after and retry_after.isdecimal() else None)

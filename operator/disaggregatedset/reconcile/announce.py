@@ -9,7 +9,7 @@ from typing import Any, Final
 from disaggregatedset.api import ConditionType
 from disaggregatedset.cluster.events import EventType
 from disaggregatedset.reconcile.view import View
-from disaggregatedset.rollout import Remove, Scale
+from disaggregatedset.rollout import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,37 +22,39 @@ class Announcement:
     action: str
 
 
-def of_writes(seen: View, writes: Iterable[Scale | Remove], repaired: Iterable[str]) -> list[Announcement]:
+def of_writes(seen: View, outcomes: Iterable[Outcome], repaired: Iterable[str]) -> list[Announcement]:
     """Announce what was written.
 
     Parameters
     ----------
     seen
         The children before the writes.
-    writes
-        The planner's writes.
+    outcomes
+        The planner's.
     repaired
         Children that others had changed, and how.
     """
-    said = []
     asked = {(r.role, r.revision): r.observed.asked for r in seen.running}
-    started = [
-        f"{w.role} of revision {w.revision} with {w.replicas} pods"
-        for w in writes
-        if isinstance(w, Scale) and (w.role, w.revision) not in asked
+    started, scaled, removed = [], [], []
+    for outcome in outcomes:
+        for write in outcome.plan.writes:
+            before = asked.get((write.role, write.revision))
+            what = f"{write.role} of revision {write.revision}"
+            if before is None:
+                started.append(f"{what} with {write.replicas} pods")
+            else:
+                scaled.append(f"{what} from {before} to {write.replicas} ({write.why})")
+        removed += [f"{gone.role} of revision {gone.revision}" for gone in outcome.removals]
+    said = [("Starting", "starting", "Create", started), ("Scaled", "scaled", "Scale", scaled)]
+    said.append(("Removed", "removed, because no compute pod uses it any more,", "Delete", removed))
+    return [
+        *(
+            Announcement(EventType.NORMAL, reason, f"{verb} {', '.join(what)}", action)
+            for reason, verb, action, what in said
+            if what
+        ),
+        *(Announcement(EventType.NORMAL, "Repaired", note, "Repair") for note in repaired),
     ]
-    if started:
-        said.append(Announcement(EventType.NORMAL, "Starting", f"starting {', '.join(started)}", "Create"))
-    for write in writes:
-        before = asked.get((write.role, write.revision))
-        if isinstance(write, Remove):
-            note = f"removed {write.role} of revision {write.revision}: {write.why}"
-            said.append(Announcement(EventType.NORMAL, "Removed", note, "Delete"))
-        elif before is not None:
-            note = f"scaled {write.role} of revision {write.revision} from {before} to {write.replicas}: {write.why}"
-            said.append(Announcement(EventType.NORMAL, "Scaled", note, "Scale"))
-    said += [Announcement(EventType.NORMAL, "Repaired", note, "Repair") for note in repaired]
-    return said
 
 
 #: The reason of the event when a condition becomes True and when it becomes False; None: not worth one.
@@ -95,4 +97,34 @@ def of_status(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> lis
         kind_of_event = EventType.WARNING if reason in _BAD else EventType.NORMAL
         note = f"{condition['reason']}: {condition['message']}"
         said.append(Announcement(kind_of_event, reason, note, "Report"))
+    return [*said, *_of_rollouts(before or {}, after)]
+
+
+def _of_rollouts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Announcement]:
+    def by_group(status: Mapping[str, Any], field: str) -> dict[str, Mapping[str, Any]]:
+        return {entry["group"]: entry for entry in status.get(field) or []}
+
+    said = []
+    was, now = by_group(before, "rollouts"), by_group(after, "rollouts")
+    failed, fails = by_group(before, "failedRevisions"), by_group(after, "failedRevisions")
+    for group, rollout in now.items():
+        known = was.get(group, {})
+        if rollout.get("from") and known.get("to") != rollout["to"]:
+            note = f"{group}: from revision {rollout['from']} to {rollout['to']}"
+            reason = "RollingBack" if rollout["phase"] == "RollingBack" else "RolloutStarted"
+            said.append(Announcement(EventType.NORMAL, reason, note, "Rollout"))
+        if rollout["phase"] == "WaitingForDevices" != known.get("phase"):
+            note = f"{group}: {rollout.get('message', '')}"
+            said.append(Announcement(EventType.WARNING, "WaitingForDevices", note, "Rollout"))
+    for group, rollout in was.items():
+        if group not in now and rollout.get("from") and (after.get("goodRevisions") or {}).get(group) == rollout["to"]:
+            note = f"{group}: all pods are of revision {rollout['to']}"
+            said.append(Announcement(EventType.NORMAL, "RolloutComplete", note, "Rollout"))
+    for group, failure in fails.items():
+        known = failed.get(group, {})
+        note = f"{group} revision {failure['revision']}: {failure['reason']}: {failure['message']}"
+        if failure.get("rollbackFailed") and not known.get("rollbackFailed"):
+            said.append(Announcement(EventType.WARNING, "RollbackFailed", note, "Rollout"))
+        elif known.get("revision") != failure["revision"] or known.get("failedAt") != failure["failedAt"]:
+            said.append(Announcement(EventType.WARNING, "RolloutFailed", note, "Rollout"))
     return said

@@ -126,7 +126,8 @@ class Controller:
             try:
                 await self.resync()
             except ApiError as error:
-                log.warning("can't list: %s; next try in %.0f s", error, backoff)
+                hint = "; is the CRD installed?" if error.status == 404 else ""
+                log.warning("can't list everything: %s%s; next try in %.0f s", error, hint, backoff)
                 await asyncio.sleep(backoff)
                 backoff = min(60.0, backoff * 2)
             else:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
 
-from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption
+from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption, Scaled
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
 from disaggregatedset.reconcile.view import View, made_as
@@ -22,10 +21,7 @@ from disaggregatedset.render import (
     disruption_budget,
     services,
 )
-from disaggregatedset.rollout import Remove, Scale, Wanted
-
-#: ControllerRevisions kept of a tier group, beside those that have pods.
-HISTORY_LIMIT: Final = 5
+from disaggregatedset.rollout import Outcome, Revision, Role, Tier
 
 #: Pods by tier group and role.
 Desired = Mapping[str, Mapping[str, int]]
@@ -52,24 +48,47 @@ def optional_roles(dset: DisaggregatedSet) -> frozenset[str]:
     return frozenset() if kv is None or kv.required else frozenset({KV_CACHE, KV_COORDINATOR})
 
 
-def wanted_groups(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision]) -> dict[str, Wanted]:
-    """Say what each tier group should be, and what it waits for."""
-    pods = desired_pods(dset)
+def tier_inputs(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision]) -> dict[str, Tier]:
+    """Say what the planner has to know of each tier group that the spec wants."""
     optional = optional_roles(dset)
     waits_for = {
         KV_CACHE: (KV_COORDINATOR,),
         COMPUTE: tuple(group for group in (WEIGHTS, KV_CACHE) if group not in optional),
     }
     return {
-        group: Wanted(
-            revision=tier.revision,
-            model_revision=tier.model_revision,
-            desired=pods[group],
+        group: Tier(
+            wanted=revision_of(tier),
+            roles={role: _role(dset, role, pods) for role, pods in desired_pods(dset)[group].items()},
             waits_for=tuple(other for other in waits_for.get(group, ()) if other in tiers),
-            exclusive=group == KV_COORDINATOR,
+            recreate=group == KV_COORDINATOR,
         )
         for group, tier in tiers.items()
     }
+
+
+def _role(dset: DisaggregatedSet, name: str, pods: int) -> Role:
+    scaled = scaled_role(dset, name)
+    if scaled is None:
+        return Role(name, pods)
+    return Role(name, pods, scaled.rollout.max_surge, scaled.rollout.max_unavailable)
+
+
+def scaled_role(dset: DisaggregatedSet, name: str) -> Scaled | None:
+    """Return what the spec says of a role; None for the coordinator, and for a role that is not in the spec."""
+    tiers = {WEIGHTS: dset.spec.weights, KV_CACHE: dset.spec.kv_cache}
+    return tiers.get(name) or next((role for role in dset.spec.compute.roles if role.name == name), None)
+
+
+def revision_of(tier: TierRevision) -> Revision:
+    """Return what the planner has to know of a revision."""
+    return Revision(tier.revision, tier.identity, tier.needs, tuple(tier.roles))
+
+
+def known_revisions(tiers: Mapping[str, TierRevision], seen: View) -> dict[tuple[str, str], Revision]:
+    """Return all revisions that are known, the wanted ones included."""
+    stored = {key: tier for key, (tier, _) in seen.history.items()}
+    wanted = {(tier.group, tier.revision): tier for tier in tiers.values()}
+    return {key: revision_of(tier) for key, tier in {**stored, **wanted}.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,19 +105,22 @@ class Stages:
         Deployments that the plan leaves as they are.
     planned
         The planner's writes, in its order: what it guarantees holds after each of them.
+    removed
+        Deployments that go: empty ones, and those of an identity that nobody uses any more.
     unneeded
-        What goes when all that is done.
+        What else goes when all that is done.
     """
 
     records: Children
     supporting: Children
     running: Children
-    planned: list[tuple[Scale | Remove, Manifest]]
+    planned: Children
+    removed: list[tuple[Kind, Object]]
     unneeded: list[tuple[Kind, Object]]
 
 
 def stages(
-    dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], seen: View, writes: Iterable[Scale | Remove]
+    dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], seen: View, outcomes: Mapping[str, Outcome]
 ) -> Stages:
     """Work out the children of a set.
 
@@ -110,38 +132,40 @@ def stages(
         The wanted revisions, as they are applied: rendered when they were first seen.
     seen
         The children that there are.
-    writes
-        The planner's writes.
+    outcomes
+        The planner's, by tier group.
     """
-    writes = list(writes)
-    revisions = {(tier.group, tier.revision): tier for tier in tiers.values()}
-    revisions |= {
-        (r.group, r.revision): seen.history[r.group, r.revision][0]
-        for r in seen.running
-        if (r.group, r.revision) in seen.history and (r.group, r.revision) not in revisions
-    }
+    wanted = {(tier.group, tier.revision): tier for tier in tiers.values()}
+    known = {key: tier for key, (tier, _) in seen.history.items()} | wanted
+    # Where several revisions share a child, it follows the one that its tier is going to, which comes first.
+    targets = {group: known[group, outcome.target] for group, outcome in outcomes.items() if group in tiers}
+    revisions = {(tier.group, tier.revision): tier for tier in targets.values()} | wanted
+    revisions |= {(r.group, r.revision): known[r.group, r.revision] for r in seen.running}
     of_role = {(role, tier.revision): tier for tier in revisions.values() for role in tier.roles}
-    planned_keys = {(write.role, write.revision) for write in writes}
+    writes = [write for outcome in outcomes.values() for write in outcome.plan.writes]
+    deletions = [gone for outcome in outcomes.values() for gone in (*outcome.plan.deletions, *outcome.removals)]
+    planned = {(w.role, w.revision) for w in writes} | {(gone.role, gone.revision) for gone in deletions}
     records: Children = [
         (objects.CONTROLLER_REVISION, controller_revision(dset, tier, _number(tier, seen))) for tier in tiers.values()
     ]
-    supporting = _supporting(dset, tiers, revisions.values())
+    supporting = _supporting(dset, targets, revisions.values())
     running: Children = [
-        (objects.DEPLOYMENT, deployment(dset, of_role[r.role, r.revision], r.role, r.observed.asked))
+        (objects.DEPLOYMENT, deployment(dset, of_role[r.role, r.revision], r.role, r.observed.asked or 0))
         for r in seen.running
-        if (r.role, r.revision) in of_role and (r.role, r.revision) not in planned_keys
+        if (r.role, r.revision) not in planned
     ]
-    deployments = {_role_revision(child): child for child in seen.children[objects.DEPLOYMENT]}
-    planned = [
-        (
-            write,
-            deployment(dset, of_role[write.role, write.revision], write.role, write.replicas)
-            if isinstance(write, Scale)
-            else deployments[write.role, write.revision],
-        )
-        for write in writes
-    ]
-    return Stages(records, supporting, running, planned, _unneeded(seen, [*records, *supporting], revisions.keys()))
+    there = {_role_revision(child): child for child in seen.children[objects.DEPLOYMENT]}
+    kept = {*revisions, *((group, o.state.good) for group, o in outcomes.items() if o.state.good is not None)}
+    return Stages(
+        records=records,
+        supporting=supporting,
+        running=running,
+        planned=[
+            (objects.DEPLOYMENT, deployment(dset, of_role[w.role, w.revision], w.role, w.replicas)) for w in writes
+        ],
+        removed=[(objects.DEPLOYMENT, there[gone.role, gone.revision]) for gone in deletions],
+        unneeded=_unneeded(seen, [*records, *supporting], kept, limit=dset.spec.rollout.revision_history_limit),
+    )
 
 
 def _role_revision(child: Object) -> tuple[str, str]:
@@ -157,7 +181,7 @@ def _number(tier: TierRevision, seen: View) -> int:
 
 
 def _supporting(
-    dset: DisaggregatedSet, wanted: Mapping[str, TierRevision], revisions: Iterable[TierRevision]
+    dset: DisaggregatedSet, targets: Mapping[str, TierRevision], revisions: Iterable[TierRevision]
 ) -> Children:
     children: dict[tuple[Kind, Key], Manifest] = {}
     for tier in revisions:
@@ -165,23 +189,20 @@ def _supporting(
             if (claim := claim_template(dset, tier, role)) is not None:
                 children[objects.CLAIM_TEMPLATE, key_of(claim)] = claim
             for service in services(dset, tier, role):
-                # A Service of several revisions follows the wanted one, which comes first.
                 children.setdefault((objects.SERVICE, key_of(service)), service)
     for group, roles in desired_pods(dset).items():
         for role, replicas in roles.items():
             if replicas:
-                budget = disruption_budget(dset, wanted[group], role, _disruption(dset, role))
+                scaled = scaled_role(dset, role)
+                disruption = scaled.disruption if scaled is not None else Disruption()
+                budget = disruption_budget(dset, targets[group], role, disruption)
                 children[objects.DISRUPTION_BUDGET, key_of(budget)] = budget
     return [(kind, manifest) for (kind, _), manifest in children.items()]
 
 
-def _disruption(dset: DisaggregatedSet, role: str) -> Disruption:
-    tiers = {WEIGHTS: dset.spec.weights, KV_CACHE: dset.spec.kv_cache}
-    scaled = tiers.get(role) or next((r for r in dset.spec.compute.roles if r.name == role), None)
-    return scaled.disruption if scaled is not None else Disruption()
-
-
-def _unneeded(seen: View, needed: Children, live: Collection[tuple[str, str]]) -> list[tuple[Kind, Object]]:
+def _unneeded(
+    seen: View, needed: Children, kept: Collection[tuple[str, str]], *, limit: int
+) -> list[tuple[Kind, Object]]:
     names = {(kind, key_of(manifest)) for kind, manifest in needed}
     gone = [
         (kind, child)
@@ -193,9 +214,9 @@ def _unneeded(seen: View, needed: Children, live: Collection[tuple[str, str]]) -
         idle = sorted(
             (number, tier.revision)
             for (g, _), (tier, number) in seen.history.items()
-            if g == group and (g, tier.revision) not in live
+            if g == group and (g, tier.revision) not in kept
         )
-        dropped = {revision for _, revision in idle[:-HISTORY_LIMIT]}
+        dropped = {revision for _, revision in idle[: len(idle) - limit]} if len(idle) > limit else set()
         gone += [
             (objects.CONTROLLER_REVISION, child)
             for child in seen.children[objects.CONTROLLER_REVISION]

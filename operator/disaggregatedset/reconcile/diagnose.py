@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 from disaggregatedset.cluster.objects import Object, is_terminating
-from disaggregatedset.render import ROLE_LABEL
+from disaggregatedset.render import REVISION_LABEL, ROLE_LABEL
 
 
 class Cause(StrEnum):
@@ -53,10 +54,13 @@ class Diagnosis:
         The worst cause of its pods.
     message
         All causes, with how many pods and somebody's own words for each.
+    counts
+        Pods by cause.
     """
 
     cause: Cause
     message: str
+    counts: Mapping[Cause, int] = field(default_factory=dict)
 
 
 def diagnose(pods: Iterable[Object], *, total: int) -> Diagnosis | None:
@@ -89,12 +93,28 @@ def diagnose(pods: Iterable[Object], *, total: int) -> Diagnosis | None:
         words, _ = said[cause].most_common(1)[0]
         count = sum(said[cause].values())
         parts.append(f"{count} of {total} pods {_WORDS[cause]}" + (f": {words}" if words else ""))
-    return Diagnosis(worst, "; ".join(parts))
+    return Diagnosis(worst, "; ".join(parts), {cause: sum(words.values()) for cause, words in said.items()})
 
 
-def diagnose_roles(
+@dataclass(frozen=True, slots=True)
+class Diagnoses:
+    """Why pods of a set are not ready.
+
+    Attributes
+    ----------
+    roles
+        By role, over all its revisions.
+    revisions
+        By role and revision.
+    """
+
+    roles: Mapping[str, Diagnosis] = field(default_factory=dict)
+    revisions: Mapping[tuple[str, str], Diagnosis] = field(default_factory=dict)
+
+
+def diagnose_set(
     pods: Iterable[Object], deployments: Iterable[Object], desired: Mapping[str, Mapping[str, int]]
-) -> dict[str, Diagnosis]:
+) -> Diagnoses:
     """Diagnose the roles of a set.
 
     Parameters
@@ -104,21 +124,25 @@ def diagnose_roles(
     desired
         Pods wanted, by tier group and role.
     """
+    totals = {role: total for roles in desired.values() for role, total in roles.items()}
     by_role: dict[str, list[Object]] = defaultdict(list)
+    by_revision: dict[tuple[str, str], list[Object]] = defaultdict(list)
     for pod in pods:
-        by_role[pod["metadata"]["labels"].get(ROLE_LABEL, "")].append(pod)
-    found: dict[str, Diagnosis] = {}
-    for roles in desired.values():
-        for role, total in roles.items():
-            if (diagnosis := diagnose(by_role[role], total=total)) is not None:
-                found[role] = diagnosis
+        labels = pod["metadata"]["labels"]
+        role = labels.get(ROLE_LABEL, "")
+        by_role[role].append(pod)
+        by_revision[role, labels.get(REVISION_LABEL, "")].append(pod)
+    roles = {role: found for role, total in totals.items() if (found := diagnose(by_role[role], total=total))}
+    revisions = {key: found for key, of in by_revision.items() if (found := diagnose(of, total=len(of)))}
     for deployment in deployments:
-        role = deployment["metadata"]["labels"].get(ROLE_LABEL, "")
         conditions = (deployment.get("status") or {}).get("conditions") or []
         failure = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
         if failure is not None:
-            found[role] = Diagnosis(Cause.REJECTED, f"pods {_WORDS[Cause.REJECTED]}: {failure['message'][:_MAX_WORDS]}")
-    return found
+            labels = deployment["metadata"]["labels"]
+            role = labels.get(ROLE_LABEL, "")
+            message = f"pods {_WORDS[Cause.REJECTED]}: {failure['message'][:_MAX_WORDS]}"
+            roles[role] = revisions[role, labels.get(REVISION_LABEL, "")] = Diagnosis(Cause.REJECTED, message)
+    return Diagnoses(roles, revisions)
 
 
 def _verdict(pod: Object) -> tuple[Cause, str] | None:
@@ -131,7 +155,7 @@ def _verdict(pod: Object) -> tuple[Cause, str] | None:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("status") == "False":
         words = scheduled.get("message", "")
-        return (Cause.DEVICES_EXHAUSTED if _is_about_claims(words) else Cause.UNSCHEDULABLE), words
+        return (Cause.DEVICES_EXHAUSTED if _is_about_devices(words) else Cause.UNSCHEDULABLE), words
     containers = [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]
     for container in containers:
         if (found := _container_verdict(container)) is not None:
@@ -167,6 +191,7 @@ def _container_verdict(container: Mapping[str, Any]) -> tuple[Cause, str] | None
     return None
 
 
-def _is_about_claims(words: str) -> bool:
-    # The scheduler's DynamicResources plugin; it ends other verdicts with "no new claims to deallocate".
-    return "cannot allocate all claims" in words
+def _is_about_devices(words: str) -> bool:
+    # The scheduler's plugins DynamicResources and NodeResourcesFit, the latter for what device plugins offer. The first
+    # ends other verdicts with "no new claims to deallocate".
+    return "cannot allocate all claims" in words or re.search(r"Insufficient [\w.-]+/", words) is not None

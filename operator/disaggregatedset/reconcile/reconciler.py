@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from pydantic import ValidationError
@@ -21,14 +21,32 @@ from disaggregatedset.cluster.events import Recorder
 from disaggregatedset.cluster.objects import Key, Object
 from disaggregatedset.reconcile import announce
 from disaggregatedset.reconcile.acceptance import check_devices, check_revision
-from disaggregatedset.reconcile.desired import Desired, Stages, desired_pods, optional_roles, stages, wanted_groups
-from disaggregatedset.reconcile.diagnose import Diagnosis, diagnose_roles
+from disaggregatedset.reconcile.desired import (
+    Desired,
+    Stages,
+    desired_pods,
+    known_revisions,
+    optional_roles,
+    stages,
+    tier_inputs,
+)
+from disaggregatedset.reconcile.diagnose import Cause, Diagnoses, diagnose_set
 from disaggregatedset.reconcile.looks import Looks
+from disaggregatedset.reconcile.memory import must_be_written_first, recall, timestamp
 from disaggregatedset.reconcile.pace import Pace
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
 from disaggregatedset.reconcile.view import SET, View, view
-from disaggregatedset.render import COMPUTE, SET_LABEL, TierRevision, rendered_tiers
-from disaggregatedset.rollout import GroupPlan, Remove, plan_set
+from disaggregatedset.render import COMPUTE, RETRY_ANNOTATION, SET_LABEL, TierRevision, rendered_tiers
+from disaggregatedset.rollout import (
+    OnFailure,
+    Outcome,
+    Policy,
+    Spec,
+    Tier,
+    WhenExhausted,
+    fail,
+    plan_set,
+)
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +86,7 @@ class Reconciler:
         self._children = Children(client, cache)
         self._recorder = recorder
         self._looks = Looks()
-        self._diagnoses: dict[Key, dict[str, Diagnosis]] = {}
+        self._diagnoses: dict[Key, Diagnoses] = {}
         self._pace = Pace()
         #: Whether the API server serves ``resource.k8s.io/v1``.
         self.dra_served = True
@@ -95,31 +113,80 @@ class Reconciler:
             log.exception("%s does not match the API of this operator: install the CRD of the same release", key)
             return Result(failed=True)
         desired = desired_pods(dset)
-        seen = view(self._cache, key, dset.metadata.uid)
-        rendered = rendered_tiers(dset)
+        look_after = await self._look(key, dset, desired, view(self._cache, key, dset.metadata.uid))
+        diagnoses = self._diagnoses.get(key, Diagnoses())
+        seen = view(self._cache, key, dset.metadata.uid, diagnoses)
         # What was rendered when the revision was first seen is applied from then on, verbatim.
-        tiers = {group: _as_stored(tier, seen) for group, tier in rendered.items()}
-        acceptance = await self._accept(dset, tiers, desired, seen)
-        plans: Mapping[str, GroupPlan] = {}
+        tiers = {group: _as_stored(tier, seen) for group, tier in rendered_tiers(dset).items()}
+        inputs = tier_inputs(dset, tiers)
+        findings = Findings(
+            acceptance=await self._accept(dset, tiers, desired, seen),
+            tiers=tiers,
+            desired=desired,
+            roles={name: role for tier in inputs.values() for name, role in tier.roles.items()},
+            optional=optional_roles(dset),
+            view=seen,
+            outcomes={},
+            diagnoses=diagnoses,
+        )
         said: list[announce.Announcement] = []
-        if acceptance.accepted:
-            plans = plan_set(wanted_groups(dset, tiers), seen.running, last=COMPUTE)
-            writes = [write for plan in plans.values() for write in plan.writes]
-            try:
-                repaired = await self._write(stages(dset, tiers, seen, writes), established=_established(dset))
-            except NameConflictError as error:
-                acceptance = Acceptance("NameConflict", str(error))
-            except ApiError as error:
-                if not error.refused:
-                    raise
-                acceptance = Acceptance("Rejected", error.message)
-            else:
-                said = announce.of_writes(seen, writes, repaired)
-                seen = view(self._cache, key, dset.metadata.uid)
-        look_after = await self._look(key, dset, desired, seen)
-        findings = Findings(acceptance, tiers, desired, optional_roles(dset), seen, plans, self._diagnoses.get(key, {}))
-        report_after = await self._report(obj, status(dset, findings, _now()), said)
-        return Result(min(filter(None, (look_after, report_after)), default=None), failed=not acceptance.accepted)
+        if findings.acceptance.accepted:
+            outcomes = self._plan(dset, inputs, findings)
+            if must_be_written_first(dset.status, outcomes):
+                findings = replace(findings, outcomes=outcomes)
+                await self._report(obj, status(dset, findings, timestamp(_now())), [], at_once=True)
+                return Result(0.0)
+            findings, said = await self._carry_out(dset, findings, outcomes)
+        report_after = await self._report(obj, status(dset, findings, timestamp(_now())), said)
+        again = [o.look_again.total_seconds() for o in findings.outcomes.values() if o.look_again is not None]
+        again += [0.0 for o in findings.outcomes.values() if o.overdue]  # to plan what follows from its failure
+        again += [after for after in (look_after, report_after) if after is not None]
+        return Result(min(again, default=None), failed=not findings.acceptance.accepted)
+
+    def _plan(self, dset: DisaggregatedSet, inputs: Mapping[str, Tier], findings: Findings) -> dict[str, Outcome]:
+        """Plan all tier groups, and take note of those that have failed."""
+        rollout = dset.spec.rollout
+        now, retry = _now(), dset.metadata.annotations.get(RETRY_ANNOTATION, "")
+        spec = Spec(
+            Policy(
+                rollout.paused,
+                timedelta(seconds=rollout.progress_deadline_seconds),
+                OnFailure(rollout.on_failure.value),
+            ),
+            WhenExhausted(rollout.when_exhausted.value),
+            retry,
+            dset.metadata.generation,
+            now,
+        )
+        seen = findings.view
+        outcomes = plan_set(
+            inputs, known_revisions(findings.tiers, seen), seen.running, recall(dset.status), spec, last=COMPUTE
+        )
+        for group, outcome in outcomes.items():
+            if outcome.overdue:
+                reason, message = _reason(outcome, group, findings)
+                wanted = inputs[group].wanted.name
+                state = fail(outcome.state, wanted, reason, message, retry=retry, now=now)
+                outcomes[group] = replace(outcome, state=state)
+        return outcomes
+
+    async def _carry_out(
+        self, dset: DisaggregatedSet, findings: Findings, outcomes: Mapping[str, Outcome]
+    ) -> tuple[Findings, list[announce.Announcement]]:
+        """Write what is planned, and see what became of it."""
+        key, seen = Key(dset.metadata.namespace, dset.metadata.name), findings.view
+        try:
+            to_write = stages(dset, findings.tiers, seen, outcomes)
+            repaired = await self._write(to_write, established=_established(dset))
+        except NameConflictError as error:
+            return replace(findings, acceptance=Acceptance("NameConflict", str(error))), []
+        except ApiError as error:
+            if not error.refused:
+                raise
+            return replace(findings, acceptance=Acceptance("Rejected", error.message)), []
+        after = view(self._cache, key, dset.metadata.uid, findings.diagnoses)
+        said = announce.of_writes(seen, outcomes.values(), repaired)
+        return replace(findings, view=after, outcomes=outcomes), said
 
     async def _accept(
         self, dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], desired: Desired, seen: View
@@ -150,18 +217,15 @@ class Reconciler:
                 if isinstance(result, Written) and (result.drift or (result.created and established)):
                     how = f"{result.drift} was changed" if result.drift else "was gone"
                     repaired.append(f"{kind.name} {manifest['metadata']['name']}: {how}, put back")
-        for write, manifest in to_write.planned:
-            if isinstance(write, Remove):
-                await self._children.delete(objects.DEPLOYMENT, manifest)
-            else:
-                await self._children.apply(objects.DEPLOYMENT, manifest)
-        for kind, child in to_write.unneeded:
+        for kind, manifest in to_write.planned:
+            await self._children.apply(kind, manifest)
+        for kind, child in (*to_write.removed, *to_write.unneeded):
             await self._children.delete(kind, child)
         return repaired
 
     async def _look(self, key: Key, dset: DisaggregatedSet, desired: Desired, seen: View) -> float | None:
         """Look at the pods of the roles that are not as desired, when it is time; return when to come back for it."""
-        troubled = [r for r in seen.running if r.observed.current and r.observed.ready < r.observed.asked]
+        troubled = [r for r in seen.running if r.observed.current and r.observed.ready < (r.observed.asked or 0)]
         if not troubled:
             self._looks.forget(key)
             self._diagnoses.pop(key, None)
@@ -172,14 +236,17 @@ class Reconciler:
         if due_in:
             return due_in
         pods, _ = await self._client.list(objects.POD, key.namespace, label_selector=f"{SET_LABEL}={key.name}")
-        self._diagnoses[key] = diagnose_roles(pods, seen.children[objects.DEPLOYMENT], desired)
+        self._diagnoses[key] = diagnose_set(pods, seen.children[objects.DEPLOYMENT], desired)
         return self._looks.looked(key)
 
-    async def _report(self, obj: Object, after: dict[str, Any], said: list[announce.Announcement]) -> float | None:
+    async def _report(
+        self, obj: Object, after: dict[str, Any], said: list[announce.Announcement], *, at_once: bool = False
+    ) -> float | None:
         """Write the status if it changed, then the events; return when to come back for a status that can wait."""
         key, before = objects.key_of(obj), obj.get("status") or {}
         if after != before:
-            if turning_points(before) == turning_points(after) and (wait := self._pace.turn_in(key)):
+            can_wait = not at_once and turning_points(before) == turning_points(after)
+            if can_wait and (wait := self._pace.turn_in(key)):
                 await self._announce(obj, said)
                 return wait
             metadata = obj["metadata"]
@@ -225,12 +292,27 @@ def _as_stored(rendered: TierRevision, seen: View) -> TierRevision:
     )
 
 
+def _reason(outcome: Outcome, group: str, findings: Findings) -> tuple[str, str]:
+    """Say why a rollout has failed: the worst of what its pods suffer from."""
+    found = [
+        (role, diagnosis)
+        for (role, revision), diagnosis in findings.diagnoses.revisions.items()
+        if revision == outcome.target and any(r.group == group and r.role == role for r in findings.view.running)
+    ]
+    if not found:
+        return Cause.NOT_READY.value, outcome.plan.message
+    order = list(Cause)
+    worst = min((diagnosis.cause for _, diagnosis in found), key=order.index)
+    reason = Cause.NOT_READY if worst is Cause.STARTING else worst
+    return reason.value, "; ".join(f"{role}: {diagnosis.message}" for role, diagnosis in found)
+
+
 def _established(dset: DisaggregatedSet) -> bool:
-    """Whether all children of this spec have been written before."""
-    if dset.status is None or dset.status.observed_generation != dset.metadata.generation:
+    """Whether all children of this spec have been written before, and none is to be made for a rollout."""
+    if dset.status is None or dset.status.observed_generation != dset.metadata.generation or dset.status.rollouts:
         return False
     return any(c.type == ConditionType.ACCEPTED and c.status == "True" for c in dset.status.conditions or ())
 
 
-def _now() -> str:
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)  # as a status keeps it

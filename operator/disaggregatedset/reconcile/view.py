@@ -10,8 +10,10 @@ from disaggregatedset.api import GROUP, KIND, VERSION
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
+from disaggregatedset.reconcile.diagnose import Cause, Diagnoses
 from disaggregatedset.render import (
     COMPUTE,
+    COMPUTE_REVISION_LABEL,
     MODEL_REVISION_LABEL,
     REVISION_LABEL,
     ROLE_LABEL,
@@ -31,6 +33,9 @@ CHILD_KINDS: Final[tuple[Kind, ...]] = (
     objects.DISRUPTION_BUDGET,
     objects.DEPLOYMENT,
 )
+
+
+_NONE: Final = Diagnoses()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,18 @@ class View:
     claims: Mapping[str, Claims] = field(default_factory=dict)
 
 
-def view(cache: Cache, key: Key, uid: str) -> View:
-    """Read what the cache knows of the children of a set."""
+def view(cache: Cache, key: Key, uid: str, diagnoses: Diagnoses = _NONE) -> View:
+    """Read what the cache knows of the children of a set.
+
+    Parameters
+    ----------
+    cache
+        The cache.
+    key, uid
+        The set.
+    diagnoses
+        Why pods are not ready, as far as it was looked at.
+    """
     children = {
         kind: [child for child in cache.of_set(kind, key) if objects.controller_uid(child) == uid]
         for kind in CHILD_KINDS
@@ -76,12 +91,9 @@ def view(cache: Cache, key: Key, uid: str) -> View:
         history[stored.group, stored.revision] = (stored, int(revision["revision"]))
     for tier in _unrecorded(children, history):
         history[tier.group, tier.revision] = (tier, 0)
-    return View(
-        children=children,
-        running=[_running(deployment) for deployment in children[objects.DEPLOYMENT]],
-        history=history,
-        claims=_claims(cache.of_set(objects.CLAIM, key)),
-    )
+    claims = _claims(cache.of_set(objects.CLAIM, key))
+    running = [_running(deployment) for deployment in children[objects.DEPLOYMENT]]
+    return View(children, [_without_devices(r, diagnoses, claims) for r in running], history, claims)
 
 
 def _unrecorded(
@@ -93,11 +105,35 @@ def _unrecorded(
         running = _running(deployment)
         key = running.group, running.revision
         if key not in history:
-            tier = found.setdefault(key, TierRevision(*key, running.model_revision, {}))
+            labels = made_as(deployment)
+            compute = labels.get(COMPUTE_REVISION_LABEL) if running.group != COMPUTE else None
+            needs = _needs(children, running.revision, labels) if running.group == COMPUTE else {}
+            tier = found.setdefault(key, TierRevision(*key, labels[MODEL_REVISION_LABEL], compute, needs, {}))
             template = deployment["spec"]["template"]
             rendered = RenderedRole(template, claims.get(key_of(deployment)))
             found[key] = replace(tier, roles={**tier.roles, running.role: rendered})
     return found.values()
+
+
+def _needs(children: Mapping[Kind, list[Object]], compute: str, labels: Mapping[str, str]) -> dict[str, str]:
+    """Guess what a compute revision uses: all that there is of its own or of its model."""
+    needs: dict[str, str] = {}
+    for deployment in children[objects.DEPLOYMENT]:
+        other = _running(deployment)
+        if other.group != COMPUTE and other.identity in {compute, labels[MODEL_REVISION_LABEL]}:
+            needs[other.group] = other.identity
+    return needs
+
+
+def _without_devices(running: Running, diagnoses: Diagnoses, claims: Mapping[str, Claims]) -> Running:
+    """Add how many pods wait for devices: as was seen when it was last looked at, and may still be true."""
+    diagnosis = diagnoses.revisions.get((running.role, running.revision))
+    waiting = diagnosis.counts.get(Cause.DEVICES_EXHAUSTED, 0) if diagnosis else 0
+    seen = running.observed
+    waiting = min(waiting, (seen.asked or 0) - min(seen.ready, seen.asked or 0))
+    if running.role in claims:
+        waiting = min(waiting, claims[running.role].pending)
+    return replace(running, observed=replace(seen, without_devices=waiting)) if waiting else running
 
 
 def made_as(deployment: Object) -> Mapping[str, str]:
@@ -114,14 +150,15 @@ def _running(deployment: Object) -> Running:
     labels = made_as(deployment)
     status = deployment.get("status") or {}
     role = labels[ROLE_LABEL]
+    is_compute = labels[TIER_LABEL] == COMPUTE
     return Running(
-        group=COMPUTE if labels[TIER_LABEL] == COMPUTE else role,
+        group=COMPUTE if is_compute else role,
         role=role,
         revision=labels[REVISION_LABEL],
-        model_revision=labels[MODEL_REVISION_LABEL],
+        identity="" if is_compute else labels.get(COMPUTE_REVISION_LABEL, labels[MODEL_REVISION_LABEL]),
         observed=Observed(
             asked=deployment["spec"]["replicas"],
-            replicas=status.get("replicas", 0),
+            replicas=status.get("replicas", 0) + status.get("terminatingReplicas", 0),
             ready=status.get("readyReplicas", 0),
             current=status.get("observedGeneration", 0) >= deployment["metadata"]["generation"],
         ),

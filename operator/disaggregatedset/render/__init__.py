@@ -9,21 +9,26 @@ from disaggregatedset.render.children import (
     services,
 )
 from disaggregatedset.render.names import (
+    COMPUTE_REVISION_LABEL,
     MANAGER,
     MODEL_REVISION_LABEL,
+    RETRY_ANNOTATION,
     REVISION_LABEL,
     ROLE_LABEL,
     SET_LABEL,
     TIER_LABEL,
     child_name,
 )
-from disaggregatedset.render.tiers import COMPUTE, GROUPS, RenderedRole, TierRevision, rendered_tiers
+from disaggregatedset.render.revisions import COMPUTE
+from disaggregatedset.render.tiers import GROUPS, RenderedRole, TierRevision, rendered_tiers
 
 __all__ = [
     "COMPUTE",
+    "COMPUTE_REVISION_LABEL",
     "GROUPS",
     "MANAGER",
     "MODEL_REVISION_LABEL",
+    "RETRY_ANNOTATION",
     "REVISION_LABEL",
     "ROLE_LABEL",
     "SET_LABEL",

@@ -8,8 +8,8 @@ from typing import Any
 from disaggregatedset.api import API_VERSION, KIND, KV_CACHE, DisaggregatedSet, Disruption
 from disaggregatedset.render import names
 from disaggregatedset.render.pods import service_ports
-from disaggregatedset.render.revisions import digest
-from disaggregatedset.render.tiers import COMPUTE, TierRevision, role_service
+from disaggregatedset.render.revisions import COMPUTE, digest
+from disaggregatedset.render.tiers import TierRevision, role_service
 
 Manifest = dict[str, Any]
 
@@ -51,6 +51,7 @@ def _revision_labels(dset: DisaggregatedSet, revision: TierRevision, role: str |
         role=role,
         revision=revision.revision,
         model_revision=revision.model_revision,
+        compute_revision=revision.compute_revision,
     )
 
 
@@ -124,8 +125,12 @@ def services(dset: DisaggregatedSet, revision: TierRevision, role: str) -> list[
             _service(dset, name, labels, matched, ports, headless=not ports),
             _service(dset, per_revision, _revision_labels(dset, revision, role), own, ports, headless=True),
         ]
-    labels = names.labels(dset.metadata.name, tier=revision.tier, role=role, model_revision=revision.model_revision)
-    matched |= {names.MODEL_REVISION_LABEL: revision.model_revision}
+    of = {"model_revision": revision.model_revision, "compute_revision": revision.compute_revision}
+    labels = names.labels(dset.metadata.name, tier=revision.tier, role=role, **of)
+    if revision.compute_revision is not None:
+        matched |= {names.COMPUTE_REVISION_LABEL: revision.compute_revision}
+    else:
+        matched |= {names.MODEL_REVISION_LABEL: revision.model_revision}
     return [_service(dset, name, labels, matched, ports, headless=not ports or revision.group == KV_CACHE)]
 
 

@@ -13,6 +13,8 @@ TIER_LABEL: Final = f"{LABEL}/tier"
 ROLE_LABEL: Final = f"{LABEL}/role"
 REVISION_LABEL: Final = f"{LABEL}/revision"
 MODEL_REVISION_LABEL: Final = f"{LABEL}/model-revision"
+COMPUTE_REVISION_LABEL: Final = f"{LABEL}/compute-revision"
+RETRY_ANNOTATION: Final = f"{LABEL}/retry"
 MANAGER: Final = "disaggregatedset"
 
 
@@ -28,6 +30,7 @@ def labels(
     role: str | None = None,
     revision: str | None = None,
     model_revision: str | None = None,
+    compute_revision: str | None = None,
 ) -> dict[str, str]:
     """Labels of a child, as far as they apply to it."""
     applying = {
@@ -41,6 +44,7 @@ def labels(
         ROLE_LABEL: role,
         REVISION_LABEL: revision,
         MODEL_REVISION_LABEL: model_revision,
+        COMPUTE_REVISION_LABEL: compute_revision,
     }
     return {key: value for key, value in applying.items() if value is not None}
 

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from disaggregatedset.api import DisaggregatedSetSpec
+from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSetSpec, KVScope
 from disaggregatedset.api.disaggregatedset import KVCoordinator, Scaled
 
 #: Part of every hash and of every ControllerRevision. A change of it, as of anything that is hashed, rolls the pods of
 #: every user at the upgrade of the operator.
 HASH_VERSION: Final = 1
+
+#: The tier group of the engines; every other one has the name of its one role.
+COMPUTE: Final = "compute"
 
 _LENGTH: Final = 8
 # Kubernetes' own choice for generated names (k8s.io/apimachinery/pkg/util/rand): no vowels, hence no words, and nothing
@@ -69,26 +72,28 @@ def _pods(scaled: Scaled | KVCoordinator) -> dict[str, Any]:
 def revisions(spec: DisaggregatedSetSpec) -> Revisions:
     """Compute the revisions of a spec.
 
-    Replicas, scaling and disruption settings are never part of one. Whether there is a weights tier, a KV cache and a
-    coordinator is, for the pods that are told about them.
+    Replicas, scaling, rollout and disruption settings are never part of one. Whether there is a weights tier, a KV
+    cache and a coordinator is, for the pods that are told about them.
     """
     model = digest(spec.model.model_dump(by_alias=True, exclude_unset=True))
     kv = spec.kv_cache
     coordinator = kv is not None and kv.coordinator is not None
     groups: dict[str, str] = {}
-    if spec.weights is not None:
-        groups["weights"] = digest({"pods": _pods(spec.weights), "model": model})
-    if kv is not None:
-        if kv.coordinator is not None:
-            groups["kv-coordinator"] = digest({"pods": _pods(kv.coordinator), "model": model})
-        groups["kv-cache"] = digest({"pods": _pods(kv), "model": model, "coordinator": coordinator})
-    groups["compute"] = digest(
+    compute = digest(
         {
             "roles": {role.name: _pods(role) for role in spec.compute.roles},
             "weights": spec.weights is not None,
-            "kvCache": kv is not None,
+            "kvCache": kv.scope if kv is not None else None,
             "coordinator": coordinator,
             "model": model,
         }
     )
+    if spec.weights is not None:
+        groups[WEIGHTS] = digest({"pods": _pods(spec.weights), "model": model})
+    if kv is not None:
+        of = {"model": model, "compute": compute if kv.scope is KVScope.REVISION else None}
+        if kv.coordinator is not None:
+            groups[KV_COORDINATOR] = digest({"pods": _pods(kv.coordinator), **of})
+        groups[KV_CACHE] = digest({"pods": _pods(kv), "coordinator": coordinator, **of})
+    groups[COMPUTE] = compute
     return Revisions(model, groups)

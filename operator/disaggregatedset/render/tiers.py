@@ -6,13 +6,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, Accelerators, DisaggregatedSet, Scaled, Tier
+from disaggregatedset.api import (
+    KV_CACHE,
+    KV_COORDINATOR,
+    WEIGHTS,
+    Accelerators,
+    DisaggregatedSet,
+    KVScope,
+    Scaled,
+    Tier,
+)
 from disaggregatedset.api.disaggregatedset import KVCoordinator
 from disaggregatedset.render import names
 from disaggregatedset.render.pods import claim_spec, pod_template
-from disaggregatedset.render.revisions import HASH_VERSION, Revisions, revisions
-
-COMPUTE: Final = "compute"
+from disaggregatedset.render.revisions import COMPUTE, HASH_VERSION, Revisions, revisions
 
 #: Tier groups: what rolls together, in the order in which a set comes up.
 GROUPS: Final[Mapping[str, Tier]] = {
@@ -20,6 +27,13 @@ GROUPS: Final[Mapping[str, Tier]] = {
     KV_COORDINATOR: Tier.KV_CACHE,
     KV_CACHE: Tier.KV_CACHE,
     COMPUTE: Tier.COMPUTE,
+}
+
+
+_HOST_VARIABLES: Final = {
+    WEIGHTS: "DSET_WEIGHTS_HOST",
+    KV_CACHE: "DSET_KV_CACHE_HOST",
+    KV_COORDINATOR: "DSET_KV_COORDINATOR_HOST",
 }
 
 
@@ -41,12 +55,33 @@ class RenderedRole:
 
 @dataclass(frozen=True, slots=True)
 class TierRevision:
-    """One revision of a tier group, rendered once and applied verbatim from then on."""
+    """One revision of a tier group, rendered once and applied verbatim from then on.
+
+    Attributes
+    ----------
+    group
+        The tier group.
+    revision, model_revision
+        The revision, and that of the model that it belongs to.
+    compute_revision
+        The compute revision that it is kept for, where it is kept for one: a KV cache with ``scope: Revision``.
+    needs
+        Identity of each tier group that its pods are told to use.
+    roles
+        The pods of each role.
+    """
 
     group: str
     revision: str
     model_revision: str
+    compute_revision: str | None
+    needs: Mapping[str, str]
     roles: Mapping[str, RenderedRole]
+
+    @property
+    def identity(self) -> str:
+        """What its Services go by: a model or a compute revision; compute moves as one, so it has none."""
+        return "" if self.group == COMPUTE else self.compute_revision or self.model_revision
 
     @property
     def tier(self) -> Tier:
@@ -60,6 +95,8 @@ class TierRevision:
             "group": self.group,
             "revision": self.revision,
             "modelRevision": self.model_revision,
+            **({"computeRevision": self.compute_revision} if self.compute_revision else {}),
+            "needs": dict(self.needs),
             "roles": {
                 name: {"template": role.template} | ({"claim": role.claim} if role.claim is not None else {})
                 for name, role in self.roles.items()
@@ -73,13 +110,15 @@ class TierRevision:
             group=data["group"],
             revision=data["revision"],
             model_revision=data["modelRevision"],
+            compute_revision=data.get("computeRevision"),
+            needs=data["needs"],
             roles={name: RenderedRole(role["template"], role.get("claim")) for name, role in data["roles"].items()},
         )
 
 
 def role_service(set_name: str, role: str, revision: TierRevision) -> str:
-    """Name the Service that clients of a role use: by model revision for weights and KV, else one for all revisions."""
-    return names.child_name(set_name, role, *([] if revision.group == COMPUTE else [revision.model_revision]))
+    """Name the Service that clients of a role use: by identity for weights and KV, else one for all revisions."""
+    return names.child_name(set_name, role, *filter(None, [revision.identity]))
 
 
 def rendered_tiers(dset: DisaggregatedSet) -> dict[str, TierRevision]:
@@ -90,10 +129,25 @@ def rendered_tiers(dset: DisaggregatedSet) -> dict[str, TierRevision]:
             group,
             wanted.groups[group],
             wanted.model,
+            _compute_revision(dset, group, wanted),
+            _needs(dset, group, wanted),
             {name: _role(dset, group, name, role, wanted) for name, role in _roles(dset, group)},
         )
         for group in GROUPS
         if group in wanted.groups
+    }
+
+
+def _compute_revision(dset: DisaggregatedSet, group: str, wanted: Revisions) -> str | None:
+    kv = dset.spec.kv_cache
+    scoped = kv is not None and kv.scope is KVScope.REVISION and GROUPS[group] is Tier.KV_CACHE
+    return wanted.groups[COMPUTE] if scoped else None
+
+
+def _needs(dset: DisaggregatedSet, group: str, wanted: Revisions) -> dict[str, str]:
+    servers = {COMPUTE: (WEIGHTS, KV_CACHE, KV_COORDINATOR), KV_CACHE: (KV_COORDINATOR,)}.get(group, ())
+    return {
+        server: _compute_revision(dset, server, wanted) or wanted.model for server in servers if server in wanted.groups
     }
 
 
@@ -116,7 +170,14 @@ def _role(
     set_name = dset.metadata.name
     revision = wanted.groups[group]
     accelerators: Accelerators | None = getattr(role, "accelerators", None)
-    labels = names.labels(set_name, tier=GROUPS[group], role=name, revision=revision, model_revision=wanted.model)
+    labels = names.labels(
+        set_name,
+        tier=GROUPS[group],
+        role=name,
+        revision=revision,
+        model_revision=wanted.model,
+        compute_revision=_compute_revision(dset, group, wanted),
+    )
     if group == COMPUTE:
         labels |= {
             "llm-d.ai/role": name,
@@ -146,13 +207,7 @@ def _environment(dset: DisaggregatedSet, group: str, role: str, wanted: Revision
     }
     if model.revision is not None:
         environment["DSET_MODEL_SOURCE_REVISION"] = model.revision
-    told = {
-        WEIGHTS: ("DSET_WEIGHTS_HOST", (COMPUTE,)),
-        KV_CACHE: ("DSET_KV_CACHE_HOST", (COMPUTE,)),
-        KV_COORDINATOR: ("DSET_KV_COORDINATOR_HOST", (COMPUTE, KV_CACHE)),
-    }
-    for server, (variable, clients) in told.items():
-        if server in wanted.groups and group in clients:
-            service = names.child_name(dset.metadata.name, server, wanted.model)
-            environment[variable] = f"{service}.{dset.metadata.namespace}.svc"
+    for server, identity in _needs(dset, group, wanted).items():
+        service = names.child_name(dset.metadata.name, server, identity)
+        environment[_HOST_VARIABLES[server]] = f"{service}.{dset.metadata.namespace}.svc"
     return environment

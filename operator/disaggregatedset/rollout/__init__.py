@@ -1,28 +1,43 @@
 """Pure: from what is desired and what is observed to the writes to make now."""
 
-from disaggregatedset.rollout.order import GroupPlan, Running, Wanted, plan_set
+from disaggregatedset.rollout.capacity import coherent_capacity
+from disaggregatedset.rollout.lifecycle import Failure, OnFailure, Policy, Record, State, fail
+from disaggregatedset.rollout.order import Outcome, Revision, Running, Spec, Tier, plan_set
 from disaggregatedset.rollout.planner import (
+    Deletion,
     Group,
     Observed,
+    Phase,
     Plan,
-    Remove,
-    Scale,
-    coherent_capacity,
-    is_ready,
+    Role,
+    WhenExhausted,
+    Write,
     plan,
+    resolve,
 )
 
 __all__ = [
+    "Deletion",
+    "Failure",
     "Group",
-    "GroupPlan",
     "Observed",
+    "OnFailure",
+    "Outcome",
+    "Phase",
     "Plan",
-    "Remove",
+    "Policy",
+    "Record",
+    "Revision",
+    "Role",
     "Running",
-    "Scale",
-    "Wanted",
+    "Spec",
+    "State",
+    "Tier",
+    "WhenExhausted",
+    "Write",
     "coherent_capacity",
-    "is_ready",
+    "fail",
     "plan",
     "plan_set",
+    "resolve",
 ]

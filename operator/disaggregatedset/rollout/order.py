@@ -1,120 +1,271 @@
-"""The order of the tiers of a set: what waits for what, and what stays for whom.
+"""The tiers of a set together: what waits for what, what stays for whom, and where each is to go. Pure.
 
-Weights and KV cache stand by model revision, so that two models can serve side by side: those of the wanted model come
-first, then compute, and those of another model go when no compute pod of another revision is left.
+Weights and KV cache stand by *identity* (a model revision, or with ``scope: Revision`` a compute revision), so that
+two can serve side by side: those of the wanted identity come first, then compute moves, and those of another identity
+go when no compute pod of it is left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
-from disaggregatedset.rollout.planner import Group, Observed, Plan, Remove, Scale, is_ready, plan
+from disaggregatedset.rollout.lifecycle import Policy, State, aim, begin, judge, still_failed
+from disaggregatedset.rollout.planner import (
+    Deletion,
+    Group,
+    Observed,
+    Phase,
+    Plan,
+    Role,
+    WhenExhausted,
+    plan,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """What a tier group should be.
+class Revision:
+    """A revision of a tier group.
 
     Attributes
     ----------
-    revision
-        The wanted revision.
-    model_revision
-        The model that it belongs to.
-    desired
-        Pods wanted, by role.
+    name
+        Its hash.
+    identity
+        What its Services go by; the same for all compute revisions, which move as one.
+    needs
+        Identity by group of what its pods are told to use.
+    roles
+        The roles that it has.
+    """
+
+    name: str
+    identity: str
+    needs: Mapping[str, str]
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A tier group as the spec wants it.
+
+    Attributes
+    ----------
+    wanted
+        The revision that the spec asks for.
+    roles
+        Live numbers of its roles.
     waits_for
-        The groups that must be ready before the first pod of the revision is created.
-    exclusive
+        The groups that must be ready, as the revision needs them, before its first pod is created.
+    recreate
         Whether two revisions must never have pods at the same time.
     """
 
-    revision: str
-    model_revision: str
-    desired: Mapping[str, int]
+    wanted: Revision
+    roles: Mapping[str, Role]
     waits_for: tuple[str, ...] = ()
-    exclusive: bool = False
+    recreate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """A Deployment: which role in which revision of which model, and what is observed of it."""
+    """A Deployment of a set, as the planner sees it."""
 
     group: str
     role: str
     revision: str
-    model_revision: str
+    identity: str
     observed: Observed
 
 
 @dataclass(frozen=True, slots=True)
-class GroupPlan:
-    """The plan of one tier group.
+class Spec:
+    """What a spec says about rollouts, and when.
 
     Attributes
     ----------
-    writes
-        The writes to make now, in this order.
-    complete
-        Whether the group has its wanted revision alone.
-    ready
-        Whether all that is desired of the wanted revision is ready.
-    waits_for
-        The groups that it waits for before it starts.
+    policy, when_exhausted
+        As in ``spec.rollout``.
+    retry
+        The value of the annotation that has a failed revision tried again.
+    generation
+        Of the set.
+    now
+        The time.
     """
 
-    writes: tuple[Scale | Remove, ...]
-    complete: bool
-    ready: bool
+    policy: Policy
+    when_exhausted: WhenExhausted
+    retry: str
+    generation: int
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is to be done with a tier group.
+
+    Attributes
+    ----------
+    target
+        The revision that it goes to, or stays on.
+    plan
+        The writes to make now.
+    state
+        What to remember of it; recorded before the first write of a rollout.
+    removals
+        Deployments of other identities that nobody needs any more.
+    waits_for
+        The groups that it waits for before the wanted revision starts.
+    ready
+        Whether all that is desired of the target is ready.
+    overdue
+        Whether its rollout has made no progress for too long.
+    held
+        Whether it has been stopped.
+    look_again
+        When to look again if nothing changes.
+    """
+
+    target: str
+    plan: Plan
+    state: State
+    removals: tuple[Deletion, ...] = ()
     waits_for: tuple[str, ...] = ()
+    ready: bool = False
+    overdue: bool = False
+    held: bool = False
+    look_again: timedelta | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether it is where it is to go, with nothing else left."""
+        return self.plan.done and not self.waits_for and not self.removals
 
 
-def plan_set(wanted: Mapping[str, Wanted], running: list[Running], *, last: str) -> dict[str, GroupPlan]:
+_NOTHING = Plan((), (), done=False, phase=Phase.PROGRESSING, message="not started")
+
+
+def plan_set(
+    tiers: Mapping[str, Tier],
+    revisions: Mapping[tuple[str, str], Revision],
+    running: list[Running],
+    states: Mapping[str, State],
+    spec: Spec,
+    *,
+    last: str,
+) -> dict[str, Outcome]:
     """Plan the next writes of all tier groups.
 
     Parameters
     ----------
-    wanted
-        By tier group, in the order in which they come up.
+    tiers
+        What is wanted, by tier group, in the order in which they come up.
+    revisions
+        All revisions that are known, the wanted ones included, by group and name.
     running
         All Deployments of the set.
+    states
+        What is remembered, by tier group.
+    spec
+        What the spec says about rollouts, and when.
     last
-        The group that is served by the others: what they have of other models goes when it is complete.
+        The group that uses the others (compute).
 
     Returns
     -------
     dict
-        Plans by tier group; a group that is no longer wanted has one as long as it has Deployments.
+        By tier group; one that is no longer wanted has an outcome as long as it has Deployments.
     """
-    plans: dict[str, GroupPlan] = {}
-    for name, want in wanted.items():
-        mine = [r for r in running if r.group == name and (name == last or r.model_revision == want.model_revision)]
-        missing = tuple(other for other in want.waits_for if not plans[other].ready)
-        group = Group(want.revision, want.desired, _by_revision(mine), exclusive=want.exclusive, may_start=not missing)
-        started = want.revision in group.observed
-        planned: Plan = plan(group)
-        plans[name] = GroupPlan(planned.writes, planned.complete, is_ready(group), () if started else missing)
-    left = [
-        r
-        for r in running
-        if r.group != last and (r.group not in wanted or r.model_revision != wanted[r.group].model_revision)
-    ]
-    for name in dict.fromkeys(r.group for r in left):
-        before = plans.get(name, GroupPlan((), complete=True, ready=True))
-        removals = (
-            tuple(Remove(r.role, r.revision, "no compute pod needs it any more") for r in left if r.group == name)
-            if plans[last].complete
-            else ()
-        )
-        plans[name] = GroupPlan(
-            (*before.writes, *removals), complete=False, ready=before.ready, waits_for=before.waits_for
-        )
-    return plans
+    ready: dict[str, str] = {}
+    outcomes: dict[str, Outcome] = {}
+    for name, tier in tiers.items():
+        outcomes[name] = _plan_tier(name, tier, revisions, running, states.get(name, State()), spec, ready)
+        if outcomes[name].ready:
+            ready[name] = revisions[name, outcomes[name].target].identity
+    alive = {r.revision for r in running if r.group == last and (r.observed.asked or r.observed.replicas)}
+    alive.add(outcomes[last].target)
+    for name in dict.fromkeys(r.group for r in running if r.group != last):
+        kept = {needs for v in alive if (needs := revisions[last, v].needs.get(name)) is not None}
+        if name in outcomes:
+            kept.add(revisions[name, outcomes[name].target].identity)
+        gone = tuple(Deletion(r.role, r.revision) for r in running if r.group == name and r.identity not in kept)
+        if gone or name not in outcomes:
+            before = outcomes.get(name, Outcome("", replace(_NOTHING, done=True), State()))
+            outcomes[name] = replace(before, removals=gone)
+    return outcomes
 
 
-def _by_revision(running: list[Running]) -> dict[str, dict[str, Observed]]:
-    observed: dict[str, dict[str, Observed]] = {}
-    for r in running:
-        observed.setdefault(r.revision, {})[r.role] = r.observed
+def _plan_tier(
+    name: str,
+    tier: Tier,
+    revisions: Mapping[tuple[str, str], Revision],
+    running: list[Running],
+    state: State,
+    spec: Spec,
+    ready: Mapping[str, str],
+) -> Outcome:
+    state = still_failed(state, tier.wanted.name, spec.retry)
+    goal = aim(state, tier.wanted.name, spec.policy)
+    target = revisions.get((name, goal.target), tier.wanted)  # the record of the last good one may be lost
+    mine = [r for r in running if r.group == name]
+    waits_for: tuple[str, ...] = ()
+    if not any(r.revision == target.name for r in mine):
+        waits_for = tuple(other for other in tier.waits_for if ready.get(other) != target.needs.get(other))
+    if waits_for:
+        resident = revisions.get((name, state.good or ""))
+        if resident is None or not any(r.revision == resident.name for r in mine):
+            return Outcome(target.name, _NOTHING, state, waits_for=waits_for)
+        target, state = resident, replace(state, record=None)
+    observed = _observed(target, mine, revisions, name)
+    if not waits_for:
+        state = begin(state, target.name, observed, generation=spec.generation, now=spec.now)
+    record = state.record
+    group = Group(
+        target=target.name,
+        roles=tuple(_role(role, tier, observed, record.old_replicas if record else {}) for role in target.roles),
+        old_replicas=record.old_replicas if record and record.old_replicas else None,
+        paused=spec.policy.paused,
+        held=goal.held,
+        when_exhausted=spec.when_exhausted,
+        recreate=tier.recreate,
+    )
+    planned = plan(group, observed)
+    judged = judge(state, planned, observed, spec.policy, generation=spec.generation, now=spec.now, held=goal.held)
+    return Outcome(
+        target.name,
+        planned,
+        judged.state,
+        waits_for=waits_for,
+        ready=all(_capacity(observed[target.name][role.name]) >= role.replicas for role in group.roles),
+        overdue=judged.overdue,
+        held=goal.held,
+        look_again=judged.look_again,
+    )
+
+
+def _capacity(seen: Observed) -> int:
+    return min(seen.ready, seen.asked or 0) if seen.current else 0
+
+
+def _role(
+    name: str, tier: Tier, observed: Mapping[str, Mapping[str, Observed]], old_replicas: Mapping[str, int]
+) -> Role:
+    if name in tier.roles:
+        return tier.roles[name]
+    # The spec has dropped it, but the revision to stay on or go back to needs it: as many as there were.
+    asked = sum(roles[name].asked or 0 for roles in observed.values() if name in roles)
+    return Role(name, old_replicas.get(name, asked))
+
+
+def _observed(
+    target: Revision, mine: list[Running], revisions: Mapping[tuple[str, str], Revision], group: str
+) -> dict[str, dict[str, Observed]]:
+    """Return what is observed under the target's identity, with every role that a revision has."""
+    observed = {target.name: {role: Observed() for role in target.roles}}
+    for r in mine:
+        if r.identity == target.identity:
+            roles = revisions[group, r.revision].roles
+            observed.setdefault(r.revision, {role: Observed() for role in roles})[r.role] = r.observed
     return observed
