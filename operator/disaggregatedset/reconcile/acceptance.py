@@ -21,7 +21,7 @@ def field_of(group: str, role: str) -> str:
     return f"spec.compute.roles[{role}]" if group == COMPUTE else _FIELDS[group]
 
 
-def check_devices(spec: DisaggregatedSetSpec, *, served: bool, classes: Iterable[str] | None) -> Acceptance:
+def check_devices(spec: DisaggregatedSetSpec, *, served: bool, classes: Iterable[str]) -> Acceptance:
     """Check that the cluster has DRA and the device classes that a spec names.
 
     Parameters
@@ -31,7 +31,7 @@ def check_devices(spec: DisaggregatedSetSpec, *, served: bool, classes: Iterable
     served
         Whether the API server serves ``resource.k8s.io/v1``.
     classes
-        Names of the device classes that exist; None: unknown, because they may not be read.
+        Names of the device classes that exist.
     """
     named = list(_device_classes(spec))
     if not named:
@@ -42,9 +42,9 @@ def check_devices(spec: DisaggregatedSetSpec, *, served: bool, classes: Iterable
             f"{named[0][0]}: this cluster does not serve resource.k8s.io/v1: accelerators need Kubernetes 1.34 or "
             "later with DRA; without it, remove accelerators and use a device plugin's resources.limits",
         )
-    existing = None if classes is None else sorted(classes)
+    existing = sorted(classes)
     for field, name in named:
-        if existing is not None and name not in existing:
+        if name not in existing:
             known = f"existing classes: {', '.join(existing)}" if existing else "there is none: install a DRA driver"
             return Acceptance("DeviceClassNotFound", f"{field}: DeviceClass {name!r} does not exist; {known}")
     return ACCEPTED

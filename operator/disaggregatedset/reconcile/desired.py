@@ -105,6 +105,8 @@ class Stages:
         Deployments that the plan leaves as they are.
     planned
         The planner's writes, in its order: what it guarantees holds after each of them.
+    decided_on
+        The Deployments that the plan was made from.
     removed
         Deployments that go: empty ones, and those of an identity that nobody uses any more.
     unneeded
@@ -115,6 +117,7 @@ class Stages:
     supporting: Children
     running: Children
     planned: Children
+    decided_on: list[Object]
     removed: list[tuple[Kind, Object]]
     unneeded: list[tuple[Kind, Object]]
 
@@ -163,6 +166,7 @@ def stages(
         planned=[
             (objects.DEPLOYMENT, deployment(dset, of_role[w.role, w.revision], w.role, w.replicas)) for w in writes
         ],
+        decided_on=seen.children[objects.DEPLOYMENT],
         removed=[(objects.DEPLOYMENT, there[gone.role, gone.revision]) for gone in deletions],
         unneeded=_unneeded(seen, [*records, *supporting], kept, limit=dset.spec.rollout.revision_history_limit),
     )

@@ -90,8 +90,6 @@ class Reconciler:
         self._pace = Pace()
         #: Whether the API server serves ``resource.k8s.io/v1``.
         self.dra_served = True
-        #: Whether device classes may be read.
-        self.device_classes_known = True
 
     async def reconcile(self, key: Key) -> Result:
         """Reconcile a set.
@@ -113,9 +111,10 @@ class Reconciler:
             log.exception("%s does not match the API of this operator: install the CRD of the same release", key)
             return Result(failed=True)
         desired = desired_pods(dset)
-        look_after = await self._look(key, dset, desired, view(self._cache, key, dset.metadata.uid))
-        diagnoses = self._diagnoses.get(key, Diagnoses())
-        seen = view(self._cache, key, dset.metadata.uid, diagnoses)
+        seen = view(self._cache, key, dset.metadata.uid)
+        look_after = await self._look(key, dset, desired, seen)
+        if diagnoses := self._diagnoses.get(key):
+            seen = view(self._cache, key, dset.metadata.uid, diagnoses)
         # What was rendered when the revision was first seen is applied from then on, verbatim.
         tiers = {group: _as_stored(tier, seen) for group, tier in rendered_tiers(dset).items()}
         inputs = tier_inputs(dset, tiers)
@@ -127,7 +126,7 @@ class Reconciler:
             optional=optional_roles(dset),
             view=seen,
             outcomes={},
-            diagnoses=diagnoses,
+            diagnoses=diagnoses or Diagnoses(),
         )
         said: list[announce.Announcement] = []
         if findings.acceptance.accepted:
@@ -217,11 +216,21 @@ class Reconciler:
                 if isinstance(result, Written) and (result.drift or (result.created and established)):
                     how = f"{result.drift} was changed" if result.drift else "was gone"
                     repaired.append(f"{kind.name} {manifest['metadata']['name']}: {how}, put back")
+        decided_on = {objects.key_of(child): child for child in to_write.decided_on}
         for kind, manifest in to_write.planned:
+            self._check_unchanged(decided_on)
             await self._children.apply(kind, manifest)
+            decided_on.pop(objects.key_of(manifest), None)
         for kind, child in (*to_write.removed, *to_write.unneeded):
             await self._children.delete(kind, child)
         return repaired
+
+    def _check_unchanged(self, decided_on: Mapping[Key, Object]) -> None:
+        """Check that no Deployment has changed since the plan was made: what it takes for ready may be so no more."""
+        for key, child in decided_on.items():
+            known = self._cache.get(objects.DEPLOYMENT, key)
+            if known is None or known["metadata"]["resourceVersion"] != child["metadata"]["resourceVersion"]:
+                raise ApiError(409, "Conflict", f"Deployment {key} has changed since the plan was made")
 
     async def _look(self, key: Key, dset: DisaggregatedSet, desired: Desired, seen: View) -> float | None:
         """Look at the pods of the roles that are not as desired, when it is time; return when to come back for it."""
