@@ -36,7 +36,7 @@ def _values(schema: dict[str, Any], name: str = "") -> st.SearchStrategy[Any]:
     """What the schema accepts; of rules, only those that models repeat."""
     if name == "template":
         return st.just(_TEMPLATE)
-    if name == "maxUnavailable":
+    if name in {"maxSurge", "maxUnavailable"}:
         return st.integers(0, 1000) | st.integers(0, 100).map("{}%".format)
     if "x-kubernetes-int-or-string" in schema:
         return st.integers(0, 1000) | st.just("10Gi")
@@ -82,8 +82,32 @@ def test_models_do_not_change() -> None:
         _parse(load("base.yaml")).spec.compute.roles[0].replicas = 2  # type: ignore[misc]
 
 
+@pytest.mark.parametrize("field", ["disruption.maxUnavailable", "rollout.maxUnavailable", "rollout.maxSurge"])
 @pytest.mark.parametrize("value", ["1", "half", "-1%", "%", -1])
-def test_shares_are_numbers_or_percentages(value: str | int) -> None:
-    bad = changed(load("base.yaml"), {"spec.compute.roles[0].disruption": {"maxUnavailable": value}})
+def test_shares_are_numbers_or_percentages(value: str | int, field: str) -> None:
+    bad = changed(load("base.yaml"), {f"spec.compute.roles[0].{field}": value})
     with pytest.raises(ValidationError, match="neither a number of 0 or more nor a percentage such as '25%'"):
         _parse(bad)
+
+
+def test_defaults_are_those_of_the_schema() -> None:
+    """What the API server fills in, and what the operator takes where it has not."""
+    spec = _parse(changed(load("base.yaml"), {"spec.kvCache": {"template": _TEMPLATE}})).spec
+    properties = _SPEC["properties"]
+    rollout = {name: child["default"] for name, child in properties["rollout"]["properties"].items()}
+    assert rollout == spec.rollout.model_dump(mode="json", by_alias=True)
+    assert rollout == {
+        "paused": False,
+        "progressDeadlineSeconds": 600,
+        "onFailure": "Rollback",
+        "whenExhausted": "DrainFirst",
+        "revisionHistoryLimit": 5,
+    }
+    assert properties["rollout"]["default"] == {}
+    assert spec.kv_cache is not None
+    assert properties["kvCache"]["properties"]["scope"]["default"] == spec.kv_cache.scope == "Model"
+    tiers = (properties["weights"], properties["kvCache"], properties["compute"]["properties"]["roles"]["items"])
+    for schema in (tier["properties"]["rollout"] for tier in tiers):
+        assert schema["default"] == {"maxSurge": 1, "maxUnavailable": 0}
+        each = {name: child["default"] for name, child in schema["properties"].items()}
+        assert each == schema["default"] == spec.kv_cache.rollout.model_dump(by_alias=True)

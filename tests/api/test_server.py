@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from disaggregatedset.api import GROUP, DisaggregatedSet
+from disaggregatedset.api import GROUP, DisaggregatedSet, DisaggregatedSetStatus
 from disaggregatedset.api.crd import PLURAL
 from e2e.cluster.base import Cluster
 from tests.api.bounds import beyond_bounds
@@ -100,6 +100,8 @@ def test_explain_reads_well(server: Cluster) -> None:
         "config <[]Object> Configuration for the drivers.",
     ):
         assert sentence in text
+    text = _explain(server, "dset.spec.rollout")
+    assert "onFailure <string> enum: Rollback, Hold Rollback: capacity returns to the last good revision" in text
     assert "template <Object> -required- The pods: a PodTemplateSpec." in _explain(server, "dset.spec.weights")
     assert "imagePullPolicy <string>" in _explain(server, "dset.spec.weights.template.spec.containers")
 
@@ -110,7 +112,13 @@ def test_columns_short_name_and_category(server: Cluster, namespace: str) -> Non
     now = "2026-01-01T00:00:00Z"
     status = {
         "modelRevision": "0123456789",
-        "summary": {"weights": "1/2", "kvCache": "3/3", "compute": "4/6", "roles": "engine 4/6"},
+        "summary": {
+            "weights": "1/2",
+            "kvCache": "3/3",
+            "compute": "4/6",
+            "roles": "engine 4/6",
+            "rollout": "compute: RollingBack",
+        },
         "conditions": [
             {"type": "Available", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": now},
             {"type": "Accepted", "status": "False", "reason": "NameConflict", "message": "", "lastTransitionTime": now},
@@ -123,13 +131,59 @@ def test_columns_short_name_and_category(server: Cluster, namespace: str) -> Non
         lines = server.kubectl("get", *arguments, "-n", namespace).stdout.splitlines()
         return [re.split(r"\s{2,}", line.strip()) for line in lines]
 
-    usual = ["NAME", "MODEL", "WEIGHTS", "KV", "COMPUTE", "AVAILABLE", "AGE"]
+    usual = ["NAME", "MODEL", "WEIGHTS", "KV", "COMPUTE", "ROLLOUT", "AVAILABLE", "AGE"]
     header, row = columns("dset")
     assert header == usual
-    assert row[:-1] == ["shown", "Qwen/Qwen3-0.6B", "1/2", "3/3", "4/6", "True"]
+    assert row[:-1] == ["shown", "Qwen/Qwen3-0.6B", "1/2", "3/3", "4/6", "compute: RollingBack", "True"]
     header, row = columns("inference", "-o", "wide")
     assert header == [*usual, "ACCEPTED", "ROLES", "MODEL-REVISION"]
     assert row[-3:] == ["NameConflict", "engine 4/6", "0123456789"]
+
+
+def test_a_status_with_everything_is_stored_as_written(server: Cluster, namespace: str) -> None:
+    """An API server would drop what the schema of the status lacks, and the operator would forget it."""
+    assert _create(server, namespace, changed(accepted()["minimal"], {"metadata.name": "full"})).returncode == 0
+    now = "2026-01-01T00:00:00Z"
+    status = {
+        "rollouts": [
+            {
+                "group": "compute",
+                "from": "a",
+                "to": "b",
+                "phase": "RollingBack",
+                "message": "words",
+                "oldReplicas": {"prefill": 1, "decode": 100000},
+                "generation": 3,
+                "progress": -7,
+                "startedAt": now,
+                "lastProgressAt": now,
+                "waitingSince": now,
+            }
+        ],
+        "failedRevisions": [
+            {
+                "group": "compute",
+                "revision": "b",
+                "reason": "ImagePull",
+                "message": "words",
+                "failedAt": now,
+                "retry": "1",
+                "rollbackFailed": True,
+            }
+        ],
+        "goodRevisions": {"compute": "a", "weights": "w"},
+    }
+    models = DisaggregatedSetStatus.model_validate(status)
+    missing = {
+        name
+        for model in (*(models.rollouts or ()), *(models.failed_revisions or ()))
+        for name in type(model).model_fields
+        if getattr(model, name) is None
+    }
+    assert missing == set(), "the test writes every field"
+    patch = ["--subresource=status", "--type=merge", "-p", compact({"status": status})]
+    server.kubectl("patch", "dset", "full", "-n", namespace, *patch)
+    assert _get(server, namespace, "full")["status"] == status
 
 
 def test_status_is_written_apart_from_spec(server: Cluster, namespace: str) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,35 @@ import yaml
 
 from disaggregatedset.api import DisaggregatedSet
 from disaggregatedset.cluster import objects
-from disaggregatedset.reconcile.desired import wanted_groups
+from disaggregatedset.reconcile.desired import desired_pods, known_revisions, tier_inputs
+from disaggregatedset.reconcile.memory import recall
 from disaggregatedset.reconcile.view import CHILD_KINDS, View
-from disaggregatedset.render import TierRevision, claim_template, controller_revision, deployment, rendered_tiers
-from disaggregatedset.rollout import Observed, Running, Wanted
+from disaggregatedset.render import (
+    COMPUTE,
+    TierRevision,
+    claim_template,
+    controller_revision,
+    deployment,
+    rendered_tiers,
+)
+from disaggregatedset.rollout import (
+    Observed,
+    OnFailure,
+    Outcome,
+    Phase,
+    Plan,
+    Policy,
+    Running,
+    Spec,
+    State,
+    Tier,
+    WhenExhausted,
+    Write,
+    plan_set,
+)
 
 HERE = Path(__file__).parent
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 Object = dict[str, Any]
 
 #: A set with all tiers; tests override parts of its spec.
@@ -72,8 +98,8 @@ def observed(asked: int, ready: int | None = None, replicas: int | None = None, 
     """Observe a Deployment: by default, with all that it asks for."""
     return Observed(
         asked=asked,
-        replicas=asked if replicas is None else replicas,
         ready=asked if ready is None else ready,
+        replicas=asked if replicas is None else replicas,
         current=current,
     )
 
@@ -82,6 +108,11 @@ def live(manifest: Object, **metadata: Any) -> Object:
     """Make of a manifest what the API server would have stored."""
     stored = {"uid": f"uid-{manifest['metadata']['name']}", "resourceVersion": "1", "generation": 1} | metadata
     return manifest | {"metadata": manifest["metadata"] | stored}
+
+
+def other(tier: TierRevision, revision: str, **more: Any) -> TierRevision:
+    """Make another revision of a tier group, with the same roles."""
+    return replace(tier, revision=revision, **more)
 
 
 class World:
@@ -95,8 +126,8 @@ class World:
         self.children: dict[objects.Kind, list[Object]] = {kind: [] for kind in CHILD_KINDS}
 
     @property
-    def wanted(self) -> dict[str, Wanted]:
-        return wanted_groups(self.dset, self.tiers)
+    def inputs(self) -> dict[str, Tier]:
+        return tier_inputs(self.dset, self.tiers)
 
     def keep(self, tier: TierRevision, number: int = 1) -> World:
         """Add the ControllerRevision of a revision."""
@@ -108,18 +139,48 @@ class World:
         """Add the Deployment of a role, and its claim template."""
         if kept and (tier.group, tier.revision) not in self.history:
             self.keep(tier)
-        self.running.append(Running(tier.group, role, tier.revision, tier.model_revision, seen))
-        self.children[objects.DEPLOYMENT].append(live(deployment(self.dset, tier, role, seen.asked)))
+        self.running.append(Running(tier.group, role, tier.revision, tier.identity, seen))
+        self.children[objects.DEPLOYMENT].append(live(deployment(self.dset, tier, role, seen.asked or 0)))
         if (claim := claim_template(self.dset, tier, role)) is not None:
             self.children[objects.CLAIM_TEMPLATE].append(live(claim))
         return self
 
     def run_all(self, **seen: Observed) -> World:
         """Add Deployments of all wanted revisions, by default with all that is desired."""
-        for group, want in self.wanted.items():
-            for role, desired in want.desired.items():
+        for group, roles in desired_pods(self.dset).items():
+            for role, desired in roles.items():
                 self.run(self.tiers[group], role, seen.get(role.replace("-", "_"), observed(desired)))
         return self
 
+    def good(self) -> dict[str, State]:
+        """Remember the wanted revisions as the last good ones."""
+        return {group: State(good=tier.revision) for group, tier in self.tiers.items()}
+
     def view(self, **more: Any) -> View:
         return View(children=self.children, running=self.running, history=self.history, **more)
+
+    def plan(
+        self, states: Mapping[str, State] | None = None, *, now: datetime = NOW, retry: str = ""
+    ) -> dict[str, Outcome]:
+        """Plan the set as the reconciler does, from what its status remembers unless that is given."""
+        rollout = self.dset.spec.rollout
+        policy = Policy(
+            rollout.paused,
+            timedelta(seconds=rollout.progress_deadline_seconds),
+            OnFailure(rollout.on_failure.value),
+        )
+        generation = self.dset.metadata.generation
+        spec = Spec(policy, WhenExhausted(rollout.when_exhausted.value), retry, generation, now)
+        known = known_revisions(self.tiers, self.view())
+        remembered = recall(self.dset.status) if states is None else states
+        return plan_set(self.inputs, known, self.running, remembered, spec, last=COMPUTE)
+
+
+def starting(world: World) -> dict[str, Outcome]:
+    """Make the plan that would create all Deployments of a set at once."""
+    outcomes = {}
+    for group, roles in desired_pods(world.dset).items():
+        revision = world.tiers[group].revision
+        writes = tuple(Write(role, revision, replicas, "") for role, replicas in roles.items())
+        outcomes[group] = Outcome(revision, Plan(writes, (), done=False, phase=Phase.PROGRESSING, message=""), State())
+    return outcomes

@@ -202,7 +202,8 @@ class FakeApiServer:
         ]
         if theirs and query["force"] == "false":
             raise RefusedError(409, "Conflict", f"conflict with kubectl: {theirs[0]}")
-        merged: Object = _merge(live, wanted)
+        # Nobody else writes a status here, so what is left out of it is given up.
+        merged: Object = copy.deepcopy(live | wanted) if subresource else _merge(live, wanted)
         merged.setdefault("metadata", {}).setdefault("uid", f"uid-{path.rpartition('/')[2]}")
         owners = [o["uid"] for o in merged["metadata"].get("ownerReferences", []) if o.get("controller")]
         if len(owners) > 1:

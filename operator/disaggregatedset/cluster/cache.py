@@ -37,11 +37,6 @@ class Cache:
         self._deleted: dict[Kind, dict[Key, int]] = {kind: {} for kind in projections}
         self._listed: dict[Kind, int] = dict.fromkeys(projections, 0)
 
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """The kinds that are cached."""
-        return tuple(self._projections)
-
     def get(self, kind: Kind, key: Key) -> Object | None:
         """Return an object, or None if there is none."""
         return self._objects[kind].get(key)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from disaggregatedset.cluster.cache import Cache
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.cluster.compare import missing
-from disaggregatedset.cluster.objects import Key, Kind, Object, controller_uid, is_terminating, key_of
+from disaggregatedset.cluster.objects import SERVICE, Key, Kind, Object, controller_uid, is_terminating, key_of
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class Children:
         self._cache = cache
         # A manifest that the API server stores in other words than ours would be applied for ever: remember what was
         # applied to which state of the object.
-        self._applied: dict[tuple[Kind, Key], tuple[str, Object]] = {}
+        self._applied: dict[tuple[Kind, Key], tuple[Any, Object]] = {}
 
     async def apply(self, kind: Kind, manifest: Object) -> Written:
         """Bring a child to what its manifest says.
@@ -84,6 +84,9 @@ class Children:
         path = self._difference(kind, key, manifest, live)
         if is_terminating(live) or path is None:
             return _UNCHANGED
+        if kind == SERVICE and _is_headless(manifest) != _is_headless(live):
+            await self.delete(kind, live)  # that can't be changed: it is made again when it is gone
+            return _UNCHANGED
         based = {
             **manifest,
             "metadata": {**manifest["metadata"], "resourceVersion": live["metadata"]["resourceVersion"]},
@@ -92,7 +95,7 @@ class Children:
             answer = await self._client.apply(kind, based)
         except ApiError as error:
             if error.status in {404, _CONFLICT}:
-                await self._look_again(kind, key)
+                await self._look_again(kind, key, controller_uid(manifest))
             raise
         self._remember(kind, key, manifest, answer)
         known = live["metadata"].get("annotations") or {}
@@ -132,10 +135,11 @@ class Children:
         if is_terminating(obj):
             return
         try:
-            await self._client.delete(kind, obj)
+            if await self._client.delete(kind, obj):
+                self._cache.delete(kind, obj)  # a watch that has yet to begin would never tell
         except ApiError as error:
             if error.status == _CONFLICT:
-                await self._look_again(kind, key)
+                await self._look_again(kind, key, controller_uid(obj))
             if error.status != 404:
                 raise
             self._cache.evict(kind, key)
@@ -153,7 +157,7 @@ class Children:
 
     async def _explain(self, error: ApiError, kind: Kind, key: Key, manifest: Object) -> None:
         if error.status in {_CONFLICT, 422}:
-            live = await self._look_again(kind, key)
+            live = await self._look_again(kind, key, controller_uid(manifest))
             if live is not None:
                 self._check_controller(kind, key, manifest, live)
 
@@ -161,16 +165,16 @@ class Children:
         self._cache.store(kind, answer)
         if path := next(missing(manifest, answer), None):
             log.debug("%s %s: the API server stores %s in other words", kind.name, key, path)
-            self._applied[kind, key] = (answer["metadata"]["resourceVersion"], manifest)
+            self._applied[kind, key] = (_state(answer), manifest)
         else:
             self._applied.pop((kind, key), None)
 
     def _difference(self, kind: Kind, key: Key, manifest: Object, live: Object) -> str | None:
-        if self._applied.get((kind, key)) == (live["metadata"]["resourceVersion"], manifest):
+        if self._applied.get((kind, key)) == (_state(live), manifest):
             return None
         return next(missing(manifest, live), None)
 
-    async def _look_again(self, kind: Kind, key: Key) -> Object | None:
+    async def _look_again(self, kind: Kind, key: Key, uid: str | None) -> Object | None:
         try:
             live = await self._client.get(kind, key.name, key.namespace)
         except ApiError as error:
@@ -178,7 +182,10 @@ class Children:
                 raise
             self._cache.evict(kind, key)
             return None
-        self._cache.store(kind, live)
+        if controller_uid(live) is not None and controller_uid(live) == uid:
+            self._cache.store(kind, live)
+        else:  # no watch would tell when it goes
+            self._cache.evict(kind, key)
         return live
 
     @staticmethod
@@ -188,3 +195,14 @@ class Children:
                 f"{kind.name} {key.name} exists in namespace {key.namespace} and does not belong to this set: "
                 "delete or rename it, or rename the set"
             )
+
+
+def _state(obj: Object) -> Any:
+    """Return what a change of anything but the status changes."""
+    metadata = obj["metadata"]
+    version = metadata.get("generation") or metadata["resourceVersion"]
+    return metadata["uid"], version, metadata.get("labels"), metadata.get("annotations")
+
+
+def _is_headless(service: Object) -> bool:
+    return bool(service["spec"].get("clusterIP") == "None")

@@ -46,7 +46,9 @@ class ApiError(Exception):
     @property
     def refused(self) -> bool:
         """Whether the same request will be refused again until something else changes."""
-        return self.status in {400, 403, 422}
+        # A 403 without the permission is about the operator, one by an admission plugin is about the object.
+        lacks_permission = self.status == 403 and " cannot " in self.message and " in API group " in self.message
+        return self.status in {400, 403, 422} and not lacks_permission
 
 
 class Client:
@@ -141,16 +143,29 @@ class Client:
         return await self._request("get", kind, kind.path(namespace, name))
 
     async def list(
-        self, kind: Kind, namespace: str | None = None, *, label_selector: str | None = None
+        self, kind: Kind, namespace: str | None = None, *, label_selector: str | None = None, stale: bool = False
     ) -> tuple[list[Object], int]:
-        """List objects from the API server's watch cache.
+        """List objects.
+
+        Parameters
+        ----------
+        kind
+            Their kind.
+        namespace
+            None: of all namespaces.
+        label_selector
+            Those that it matches; None: all.
+        stale
+            Whether the API server may answer with a state of a moment ago, which costs it less.
 
         Returns
         -------
         tuple
             The objects, and the resource version that the list is of.
         """
-        query = {"resourceVersion": "0"} | ({"labelSelector": label_selector} if label_selector else {})
+        query = {"labelSelector": label_selector} if label_selector else {}
+        if stale:
+            query["resourceVersion"] = "0"
         answer = await self._request("list", kind, kind.path(namespace), query=query)
         for item in answer["items"]:  # a list leaves out what is the same for all of them
             item |= {"apiVersion": kind.api_version, "kind": kind.name}
@@ -193,14 +208,21 @@ class Client:
         query = {"fieldManager": self._manager} | ({"dryRun": "All"} if dry_run else {})
         return await self._request("create", kind, path, query=query, body=manifest)
 
-    async def delete(self, kind: Kind, obj: Object) -> None:
-        """Delete an object as it was when it was read, its dependents in the background."""
+    async def delete(self, kind: Kind, obj: Object) -> bool:
+        """Delete an object as it was when it was read, its dependents in the background.
+
+        Returns
+        -------
+        bool
+            Whether it is gone; else finalizers hold it.
+        """
         metadata = obj["metadata"]
         body = {
             "propagationPolicy": "Background",
             "preconditions": {"uid": metadata["uid"], "resourceVersion": metadata["resourceVersion"]},
         }
-        await self._request("delete", kind, kind.path(metadata.get("namespace"), metadata["name"]), body=body)
+        answer = await self._request("delete", kind, kind.path(metadata.get("namespace"), metadata["name"]), body=body)
+        return not (answer.get("metadata") or {}).get("finalizers")
 
     async def serves(self, kind: Kind) -> bool:
         """Whether the API server serves a kind."""
@@ -239,6 +261,8 @@ class Client:
             status = response.status
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise ApiError(0, type(error).__name__, f"the API server did not answer: {error!r}") from error
+        except ConfigException as error:  # a token that can't be read just now
+            raise ApiError(0, type(error).__name__, f"no credentials: {error}") from error
         finally:
             if self._observer is not None:
                 self._observer(verb, kind.plural, status, time.monotonic() - started)

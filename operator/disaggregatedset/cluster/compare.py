@@ -19,7 +19,7 @@ _ATOMIC = {"selector", "labelSelector", "nodeSelector"}
 _IS_QUANTITY = re.compile(r"(^|\.)(limits|requests|overhead)\.|(^|\.)(sizeLimit|divisor)$")
 
 
-def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
+def missing(wanted: Any, live: Any) -> Iterator[str]:
     """Find what a live object lacks of a manifest.
 
     What the live object has beyond the manifest (defaults, fields of other managers) does not count. Quantities are
@@ -31,44 +31,54 @@ def missing(wanted: Any, live: Any, path: str = "") -> Iterator[str]:
         The manifest, or a part of it.
     live
         What the API server has there.
-    path
-        Where that is, for the answer.
 
     Yields
     ------
     str
         Paths, such as ``spec.template.spec.containers[engine].image``.
     """
+    return (path for path, _ in _differences(wanted, live, ""))
+
+
+def absent(wanted: Any, live: Any) -> Iterator[str]:
+    """Find what a live object has nothing of, as where the API server does not know a field.
+
+    Other than for :func:`missing`, another value than the wanted one does not count: admission may change values.
+    """
+    return (path for path, there in _differences(wanted, live, "") if there is None)
+
+
+def _differences(wanted: Any, live: Any, path: str) -> Iterator[tuple[str, Any]]:
     if isinstance(wanted, dict) and (isinstance(live, dict) or live is None):
         for field, value in wanted.items():
             there, where = (live or {}).get(field), f"{path}.{field}" if path else field
             if field in _ATOMIC and (there or None) != (value or None):
-                yield where
+                yield where, there
             else:
-                yield from missing(value, there, where)
+                yield from _differences(value, there, where)
     elif isinstance(wanted, list) and (isinstance(live, list) or live is None):
-        yield from _missing_entries(wanted, live or [], path)
+        yield from _differences_of_entries(wanted, live, path)
     elif not _equal(wanted, live, path):
-        yield path
+        yield path, live
 
 
-def _missing_entries(wanted: list[Any], live: list[Any], path: str) -> Iterator[str]:
+def _differences_of_entries(wanted: list[Any], live: list[Any] | None, path: str) -> Iterator[tuple[str, Any]]:
     fields = _key_fields(wanted)
     if fields is None:
-        if len(wanted) != len(live):
-            yield path
+        if len(wanted) != len(live or []):
+            yield path, live
         else:
-            for index, (value, other) in enumerate(zip(wanted, live, strict=True)):
-                yield from missing(value, other, f"{path}[{index}]")
+            for index, (value, other) in enumerate(zip(wanted, live or [], strict=True)):
+                yield from _differences(value, other, f"{path}[{index}]")
         return
-    entries = {_entry_key(entry, fields): entry for entry in live if isinstance(entry, dict)}
+    entries = {_entry_key(entry, fields): entry for entry in live or [] if isinstance(entry, dict)}
     for value in wanted:
         key = _entry_key(value, fields)
         where = f"{path}[{key[0]}]"
         if key in entries:
-            yield from missing(value, entries[key], where)
+            yield from _differences(value, entries[key], where)
         else:
-            yield where
+            yield where, None
 
 
 def _entry_key(entry: dict[str, Any], fields: tuple[str, ...]) -> tuple[str, ...]:

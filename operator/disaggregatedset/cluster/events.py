@@ -62,7 +62,7 @@ class Recorder:
         action
             What was done, in one word.
         """
-        metadata = about["metadata"]
+        metadata, note = about["metadata"], _cut(note)
         said = (metadata["uid"], reason, note)
         now = time.monotonic()
         if now - self._said.get(said, -_QUIET_SECONDS) < _QUIET_SECONDS:
@@ -74,7 +74,7 @@ class Recorder:
             "eventTime": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
             "type": kind.value,
             "reason": reason,
-            "note": _cut(note),
+            "note": note,
             "action": action,
             "regarding": {
                 "apiVersion": about["apiVersion"],

@@ -9,7 +9,7 @@ from disaggregatedset.api import KV_COORDINATOR, DisaggregatedSet, Disaggregated
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.children import Children, NameConflictError
 from disaggregatedset.cluster.client import ApiError
-from disaggregatedset.cluster.compare import missing
+from disaggregatedset.cluster.compare import absent
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance
 from disaggregatedset.render import COMPUTE, Manifest, TierRevision, claim_template, deployment
 
@@ -103,4 +103,4 @@ async def _dry_run(children: Children, kind: objects.Kind, manifest: Manifest, w
 
 
 def _lost(manifest: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
-    return next(missing(manifest["spec"], answer["spec"]), None)
+    return next(absent(manifest["spec"], answer["spec"]), None)

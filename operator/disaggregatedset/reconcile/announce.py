@@ -37,7 +37,7 @@ def of_writes(seen: View, outcomes: Iterable[Outcome], repaired: Iterable[str]) 
     asked = {(r.role, r.revision): r.observed.asked for r in seen.running}
     started, scaled, removed = [], [], []
     for outcome in outcomes:
-        for write in outcome.plan.writes:
+        for write in outcome.writes:
             before = asked.get((write.role, write.revision))
             what = f"{write.role} of revision {write.revision}"
             if before is None:
@@ -118,8 +118,9 @@ def _of_rollouts(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[An
             said.append(Announcement(EventType.WARNING, "WaitingForDevices", note, "Rollout"))
     for group, rollout in was.items():
         if group not in now and rollout.get("from") and (after.get("goodRevisions") or {}).get(group) == rollout["to"]:
-            note = f"{group}: all pods are of revision {rollout['to']}"
-            said.append(Announcement(EventType.NORMAL, "RolloutComplete", note, "Rollout"))
+            reason, again = ("RolledBack", " again") if group in fails else ("RolloutComplete", "")
+            note = f"{group}: all pods are of revision {rollout['to']}{again}"
+            said.append(Announcement(EventType.NORMAL, reason, note, "Rollout"))
     for group, failure in fails.items():
         known = failed.get(group, {})
         note = f"{group} revision {failure['revision']}: {failure['reason']}: {failure['message']}"

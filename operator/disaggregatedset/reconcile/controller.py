@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
 from typing import Any, Final
 
 from disaggregatedset.cluster import objects
@@ -21,6 +20,7 @@ from disaggregatedset.runtime.queue import WorkQueue
 log = logging.getLogger(__name__)
 
 _NAME: Final = "disaggregatedset"
+_NAMED: Final = 5
 
 
 def _metadata(obj: Object) -> Any:
@@ -40,7 +40,8 @@ def _generation(obj: Object) -> Any:
 def _deployment(obj: Object) -> Any:
     status = obj.get("status") or {}
     failures = [c for c in status.get("conditions") or [] if c["type"] == "ReplicaFailure"]
-    counts = [status.get(field) for field in ("observedGeneration", "replicas", "readyReplicas")]
+    fields = ("observedGeneration", "replicas", "readyReplicas", "terminatingReplicas")
+    counts = [status.get(field) for field in fields]
     return _generation(obj), counts, failures
 
 
@@ -130,6 +131,10 @@ class Controller:
                 log.warning("can't list everything: %s%s; next try in %.0f s", error, hint, backoff)
                 await asyncio.sleep(backoff)
                 backoff = min(60.0, backoff * 2)
+            except Exception:
+                log.exception("can't list everything; next try in %.0f s", backoff)
+                await asyncio.sleep(backoff)
+                backoff = min(60.0, backoff * 2)
             else:
                 backoff = 1.0
                 await asyncio.sleep(seconds)
@@ -180,5 +185,6 @@ class Controller:
             self._queue.add(owner)
 
 
-def _names(found: Iterable[Object]) -> str:
-    return ", ".join(str(key_of(obj)) for obj in found)
+def _names(found: list[Object]) -> str:
+    named = ", ".join(str(key_of(obj)) for obj in found[:_NAMED])
+    return named if len(found) <= _NAMED else f"{named} and {len(found) - _NAMED} more"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption, Scaled
@@ -121,6 +121,10 @@ class Stages:
     removed: list[tuple[Kind, Object]]
     unneeded: list[tuple[Kind, Object]]
 
+    def records_alone(self) -> Stages:
+        """Return the first stage alone: it moves nothing."""
+        return Stages(self.records, [], [], [], [], [], [])
+
 
 def stages(
     dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], seen: View, outcomes: Mapping[str, Outcome]
@@ -145,13 +149,13 @@ def stages(
     revisions = {(tier.group, tier.revision): tier for tier in targets.values()} | wanted
     revisions |= {(r.group, r.revision): known[r.group, r.revision] for r in seen.running}
     of_role = {(role, tier.revision): tier for tier in revisions.values() for role in tier.roles}
-    writes = [write for outcome in outcomes.values() for write in outcome.plan.writes]
+    writes = [write for outcome in outcomes.values() for write in outcome.writes]
     deletions = [gone for outcome in outcomes.values() for gone in (*outcome.plan.deletions, *outcome.removals)]
     planned = {(w.role, w.revision) for w in writes} | {(gone.role, gone.revision) for gone in deletions}
     records: Children = [
         (objects.CONTROLLER_REVISION, controller_revision(dset, tier, _number(tier, seen))) for tier in tiers.values()
     ]
-    supporting = _supporting(dset, targets, revisions.values())
+    supporting = _supporting(dset, list(revisions.values()), seen)
     running: Children = [
         (objects.DEPLOYMENT, deployment(dset, of_role[r.role, r.revision], r.role, r.observed.asked or 0))
         for r in seen.running
@@ -184,23 +188,24 @@ def _number(tier: TierRevision, seen: View) -> int:
     return highest if highest and numbers.get(tier.revision) == highest else highest + 1
 
 
-def _supporting(
-    dset: DisaggregatedSet, targets: Mapping[str, TierRevision], revisions: Iterable[TierRevision]
-) -> Children:
+def _supporting(dset: DisaggregatedSet, revisions: Sequence[TierRevision], seen: View) -> Children:
     children: dict[tuple[Kind, Key], Manifest] = {}
+    have_pods = {(r.group, r.revision) for r in seen.running if r.observed.asked or r.observed.replicas}
+    beside = [tier for tier in revisions if (tier.group, tier.revision) in have_pods]
     for tier in revisions:
         for role in tier.roles:
             if (claim := claim_template(dset, tier, role)) is not None:
                 children[objects.CLAIM_TEMPLATE, key_of(claim)] = claim
-            for service in services(dset, tier, role):
+            for service in services(dset, tier, role, [other for other in beside if other.group == tier.group]):
                 children.setdefault((objects.SERVICE, key_of(service)), service)
-    for group, roles in desired_pods(dset).items():
-        for role, replicas in roles.items():
-            if replicas:
-                scaled = scaled_role(dset, role)
-                disruption = scaled.disruption if scaled is not None else Disruption()
-                budget = disruption_budget(dset, targets[group], role, disruption)
-                children[objects.DISRUPTION_BUDGET, key_of(budget)] = budget
+    protected = {role for roles in desired_pods(dset).values() for role, replicas in roles.items() if replicas}
+    protected |= {r.role for r in seen.running if r.observed.asked or r.observed.replicas}
+    for tier in revisions:
+        for role in (role for role in tier.roles if role in protected):
+            scaled = scaled_role(dset, role)
+            disruption = scaled.disruption if scaled is not None else Disruption()
+            budget = disruption_budget(dset, tier, role, disruption)
+            children.setdefault((objects.DISRUPTION_BUDGET, key_of(budget)), budget)
     return [(kind, manifest) for (kind, _), manifest in children.items()]
 
 

@@ -18,7 +18,7 @@ from disaggregatedset.cluster.children import Children, NameConflictError, Writt
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.cluster.compare import missing
 from disaggregatedset.cluster.events import Recorder
-from disaggregatedset.cluster.objects import Key, Object
+from disaggregatedset.cluster.objects import Key, Kind, Object
 from disaggregatedset.reconcile import announce
 from disaggregatedset.reconcile.acceptance import check_devices, check_revision
 from disaggregatedset.reconcile.desired import (
@@ -36,12 +36,13 @@ from disaggregatedset.reconcile.memory import must_be_written_first, recall, tim
 from disaggregatedset.reconcile.pace import Pace
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
 from disaggregatedset.reconcile.view import SET, View, view
-from disaggregatedset.render import COMPUTE, RETRY_ANNOTATION, SET_LABEL, TierRevision, rendered_tiers
+from disaggregatedset.render import COMPUTE, RETRY_ANNOTATION, SET_LABEL, Manifest, TierRevision, rendered_tiers
 from disaggregatedset.rollout import (
     OnFailure,
     Outcome,
     Policy,
     Spec,
+    State,
     Tier,
     WhenExhausted,
     fail,
@@ -117,9 +118,12 @@ class Reconciler:
             seen = view(self._cache, key, dset.metadata.uid, diagnoses)
         # What was rendered when the revision was first seen is applied from then on, verbatim.
         tiers = {group: _as_stored(tier, seen) for group, tier in rendered_tiers(dset).items()}
-        inputs = tier_inputs(dset, tiers)
+        acceptance = await self._accept(dset, tiers, desired, seen)
+        # What was accepted before goes on, scales and is put back, while the spec is not accepted.
+        planned = tiers if acceptance.accepted else _accepted_before(dset, tiers, seen)
+        inputs = tier_inputs(dset, planned)
         findings = Findings(
-            acceptance=await self._accept(dset, tiers, desired, seen),
+            acceptance=acceptance,
             tiers=tiers,
             desired=desired,
             roles={name: role for tier in inputs.values() for name, role in tier.roles.items()},
@@ -129,23 +133,31 @@ class Reconciler:
             diagnoses=diagnoses or Diagnoses(),
         )
         said: list[announce.Announcement] = []
-        if findings.acceptance.accepted:
+        if COMPUTE in planned:
             outcomes = self._plan(dset, inputs, findings)
+            if any(outcome.overdue for outcome in outcomes.values()):
+                # Before it counts as failed, it has to be known why: it may just wait for devices.
+                diagnoses = await self._diagnose(key, desired, seen)
+                seen = view(self._cache, key, dset.metadata.uid, diagnoses)
+                findings = replace(findings, view=seen, diagnoses=diagnoses)
+                outcomes = self._with_failures(dset, inputs, findings, self._plan(dset, inputs, findings))
+            to_write = stages(dset, planned, findings.view, outcomes)
             if must_be_written_first(dset.status, outcomes):
-                findings = replace(findings, outcomes=outcomes)
+                findings, _ = await self._carry_out(dset, findings, outcomes, to_write.records_alone())
                 await self._report(obj, status(dset, findings, timestamp(_now())), [], at_once=True)
-                return Result(0.0)
-            findings, said = await self._carry_out(dset, findings, outcomes)
+                return Result(0.0, failed=not findings.acceptance.accepted)
+            findings, said = await self._carry_out(dset, findings, outcomes, to_write)
         report_after = await self._report(obj, status(dset, findings, timestamp(_now())), said)
         again = [o.look_again.total_seconds() for o in findings.outcomes.values() if o.look_again is not None]
         again += [0.0 for o in findings.outcomes.values() if o.overdue]  # to plan what follows from its failure
+        if len(findings.view.running) < len(seen.running):
+            again.append(0.0)  # what only the Deployments needed that are gone goes next
         again += [after for after in (look_after, report_after) if after is not None]
         return Result(min(again, default=None), failed=not findings.acceptance.accepted)
 
     def _plan(self, dset: DisaggregatedSet, inputs: Mapping[str, Tier], findings: Findings) -> dict[str, Outcome]:
-        """Plan all tier groups, and take note of those that have failed."""
+        """Plan all tier groups."""
         rollout = dset.spec.rollout
-        now, retry = _now(), dset.metadata.annotations.get(RETRY_ANNOTATION, "")
         spec = Spec(
             Policy(
                 rollout.paused,
@@ -153,39 +165,47 @@ class Reconciler:
                 OnFailure(rollout.on_failure.value),
             ),
             WhenExhausted(rollout.when_exhausted.value),
-            retry,
+            _retry(dset),
             dset.metadata.generation,
-            now,
+            _now(),
         )
         seen = findings.view
-        outcomes = plan_set(
+        return plan_set(
             inputs, known_revisions(findings.tiers, seen), seen.running, recall(dset.status), spec, last=COMPUTE
         )
+
+    @staticmethod
+    def _with_failures(
+        dset: DisaggregatedSet, inputs: Mapping[str, Tier], findings: Findings, outcomes: Mapping[str, Outcome]
+    ) -> dict[str, Outcome]:
+        """Take note of the rollouts that have failed."""
+        noted = dict(outcomes)
         for group, outcome in outcomes.items():
             if outcome.overdue:
-                reason, message = _reason(outcome, group, findings)
+                reason, message = _reason(dset, outcome, group, findings)
                 wanted = inputs[group].wanted.name
-                state = fail(outcome.state, wanted, reason, message, retry=retry, now=now)
-                outcomes[group] = replace(outcome, state=state)
-        return outcomes
+                state = fail(outcome.state, wanted, reason, message, retry=_retry(dset), now=_now())
+                noted[group] = replace(outcome, state=state)
+        return noted
 
     async def _carry_out(
-        self, dset: DisaggregatedSet, findings: Findings, outcomes: Mapping[str, Outcome]
+        self, dset: DisaggregatedSet, findings: Findings, outcomes: Mapping[str, Outcome], to_write: Stages
     ) -> tuple[Findings, list[announce.Announcement]]:
         """Write what is planned, and see what became of it."""
-        key, seen = Key(dset.metadata.namespace, dset.metadata.name), findings.view
+        key, acceptance = Key(dset.metadata.namespace, dset.metadata.name), findings.acceptance
+        said: list[announce.Announcement] = []
         try:
-            to_write = stages(dset, findings.tiers, seen, outcomes)
-            repaired = await self._write(to_write, established=_established(dset))
+            repaired = await self._write(dset, to_write)
         except NameConflictError as error:
-            return replace(findings, acceptance=Acceptance("NameConflict", str(error))), []
+            acceptance = Acceptance("NameConflict", str(error))
         except ApiError as error:
             if not error.refused:
                 raise
-            return replace(findings, acceptance=Acceptance("Rejected", error.message)), []
+            acceptance = Acceptance("Rejected", error.message)
+        else:
+            said = announce.of_writes(findings.view, outcomes.values(), repaired)
         after = view(self._cache, key, dset.metadata.uid, findings.diagnoses)
-        said = announce.of_writes(seen, outcomes.values(), repaired)
-        return replace(findings, view=after, outcomes=outcomes), said
+        return replace(findings, acceptance=acceptance, view=after, outcomes=outcomes), said
 
     async def _accept(
         self, dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], desired: Desired, seen: View
@@ -200,33 +220,39 @@ class Reconciler:
                 acceptance = await check_revision(self._children, dset, tier, desired[tier.group])
         return acceptance
 
-    async def _write(self, to_write: Stages, *, established: bool) -> list[str]:
-        """Write the children stage by stage; return what others had changed.
-
-        Where the spec has been written before (``established``), a child that has to be created was deleted by others.
-        """
+    async def _write(self, dset: DisaggregatedSet, to_write: Stages) -> list[str]:
+        """Write the children stage by stage; return what others had changed."""
         repaired: list[str] = []
+        # Where the spec has been written before, a child that has to be created was deleted by others.
+        established = _established(dset)
         for stage in (to_write.records, to_write.supporting, to_write.running):
-            written = await asyncio.gather(
-                *(self._children.apply(kind, manifest) for kind, manifest in stage), return_exceptions=True
-            )
-            if errors := [result for result in written if isinstance(result, BaseException)]:
-                raise errors[0]
-            for (kind, manifest), result in zip(stage, written, strict=True):
-                if isinstance(result, Written) and (result.drift or (result.created and established)):
-                    how = f"{result.drift} was changed" if result.drift else "was gone"
+            for (kind, manifest), written in zip(stage, await self._write_all(stage), strict=True):
+                if written.drift or (written.created and established):
+                    how = f"{written.drift} was changed" if written.drift else "was gone"
                     repaired.append(f"{kind.name} {manifest['metadata']['name']}: {how}, put back")
         decided_on = {objects.key_of(child): child for child in to_write.decided_on}
         for kind, manifest in to_write.planned:
-            self._check_unchanged(decided_on)
+            self._check_unchanged(dset, decided_on)
             await self._children.apply(kind, manifest)
             decided_on.pop(objects.key_of(manifest), None)
         for kind, child in (*to_write.removed, *to_write.unneeded):
             await self._children.delete(kind, child)
         return repaired
 
-    def _check_unchanged(self, decided_on: Mapping[Key, Object]) -> None:
-        """Check that no Deployment has changed since the plan was made: what it takes for ready may be so no more."""
+    async def _write_all(self, stage: list[tuple[Kind, Manifest]]) -> list[Written]:
+        """Write children that don't depend on each other."""
+        results = await asyncio.gather(
+            *(self._children.apply(kind, manifest) for kind, manifest in stage), return_exceptions=True
+        )
+        if errors := [result for result in results if isinstance(result, BaseException)]:
+            raise errors[0]
+        return [result for result in results if isinstance(result, Written)]
+
+    def _check_unchanged(self, dset: DisaggregatedSet, decided_on: Mapping[Key, Object]) -> None:
+        """Check that nothing has changed since the plan was made: neither the spec, nor what it takes for ready."""
+        obj = self._cache.get(SET, Key(dset.metadata.namespace, dset.metadata.name))
+        if obj is None or obj["metadata"]["generation"] != dset.metadata.generation:
+            raise ApiError(409, "Conflict", "the spec has changed since the plan was made")
         for key, child in decided_on.items():
             known = self._cache.get(objects.DEPLOYMENT, key)
             if known is None or known["metadata"]["resourceVersion"] != child["metadata"]["resourceVersion"]:
@@ -244,19 +270,25 @@ class Reconciler:
         due_in = self._looks.due_in(key, tuple(seen.running), at_once=degraded)
         if due_in:
             return due_in
-        pods, _ = await self._client.list(objects.POD, key.namespace, label_selector=f"{SET_LABEL}={key.name}")
-        self._diagnoses[key] = diagnose_set(pods, seen.children[objects.DEPLOYMENT], desired)
+        await self._diagnose(key, desired, seen)
         return self._looks.looked(key)
+
+    async def _diagnose(self, key: Key, desired: Desired, seen: View) -> Diagnoses:
+        pods, _ = await self._client.list(
+            objects.POD, key.namespace, label_selector=f"{SET_LABEL}={key.name}", stale=True
+        )
+        diagnoses = self._diagnoses[key] = diagnose_set(pods, seen.children[objects.DEPLOYMENT], desired)
+        return diagnoses
 
     async def _report(
         self, obj: Object, after: dict[str, Any], said: list[announce.Announcement], *, at_once: bool = False
     ) -> float | None:
         """Write the status if it changed, then the events; return when to come back for a status that can wait."""
         key, before = objects.key_of(obj), obj.get("status") or {}
+        await self._announce(obj, said)
         if after != before:
             can_wait = not at_once and turning_points(before) == turning_points(after)
             if can_wait and (wait := self._pace.turn_in(key)):
-                await self._announce(obj, said)
                 return wait
             metadata = obj["metadata"]
             manifest = {
@@ -271,9 +303,8 @@ class Reconciler:
                 if error.status == 404:
                     self._cache.evict(SET, key)
                 raise
-            said = [*said, *announce.of_status(before, after)]
+            await self._announce(obj, announce.of_status(before, after))
         self._pace.forget(key)
-        await self._announce(obj, said)
         return None
 
     async def _announce(self, obj: Object, said: list[announce.Announcement]) -> None:
@@ -301,7 +332,19 @@ def _as_stored(rendered: TierRevision, seen: View) -> TierRevision:
     )
 
 
-def _reason(outcome: Outcome, group: str, findings: Findings) -> tuple[str, str]:
+def _accepted_before(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], seen: View) -> dict[str, TierRevision]:
+    """Return the revisions that were accepted last: those that are being rolled out, or else the last good ones."""
+    states = recall(dset.status)
+    before = {}
+    for group in tiers:
+        state = states.get(group, State())
+        revision = state.record.target if state.record is not None else state.good
+        if (group, revision or "") in seen.history:
+            before[group] = seen.history[group, revision or ""][0]
+    return before
+
+
+def _reason(dset: DisaggregatedSet, outcome: Outcome, group: str, findings: Findings) -> tuple[str, str]:
     """Say why a rollout has failed: the worst of what its pods suffer from."""
     found = [
         (role, diagnosis)
@@ -309,6 +352,10 @@ def _reason(outcome: Outcome, group: str, findings: Findings) -> tuple[str, str]
         if revision == outcome.target and any(r.group == group and r.role == role for r in findings.view.running)
     ]
     if not found:
+        conditions = (dset.status.conditions if dset.status else None) or ()
+        refused = [c.message for c in conditions if c.type == ConditionType.ACCEPTED and c.status == "False"]
+        if refused:
+            return Cause.REJECTED.value, refused[0]
         return Cause.NOT_READY.value, outcome.plan.message
     order = list(Cause)
     worst = min((diagnosis.cause for _, diagnosis in found), key=order.index)
@@ -321,6 +368,10 @@ def _established(dset: DisaggregatedSet) -> bool:
     if dset.status is None or dset.status.observed_generation != dset.metadata.generation or dset.status.rollouts:
         return False
     return any(c.type == ConditionType.ACCEPTED and c.status == "True" for c in dset.status.conditions or ())
+
+
+def _retry(dset: DisaggregatedSet) -> str:
+    return dset.metadata.annotations.get(RETRY_ANNOTATION, "")
 
 
 def _now() -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, Final
 
 from disaggregatedset.api import (
@@ -213,11 +214,17 @@ def _summary(findings: Findings, roles: Sequence[RoleStatus]) -> Summary:
         kv_cache=of(Tier.KV_CACHE),
         compute=of(Tier.COMPUTE),
         roles=", ".join(f"{r.name} {r.ready}/{r.desired}" for r in roles),
-        rollout=", ".join(
-            f"{group}: {phase_of(outcome)}" for group, outcome in findings.outcomes.items() if outcome.state.record
-        )
-        or None,
+        rollout=", ".join(f"{group}: {phase_of(outcome)}" for group, outcome in _rolling(findings).items()) or None,
     )
+
+
+def _rolling(findings: Findings) -> dict[str, Outcome]:
+    """Return what rolls, or would if it weren't paused."""
+    return {
+        group: o
+        for group, o in findings.outcomes.items()
+        if o.state.record is not None or (o.plan.phase is Phase.PAUSED and o.target != findings.tiers[group].revision)
+    }
 
 
 def _accepted(findings: Findings) -> _Verdict:
@@ -229,7 +236,7 @@ def _available(findings: Findings, roles: Sequence[RoleStatus]) -> _Verdict:
     allowed = {r.name: findings.unavailable.get(r.name, 0) for r in roles}
     short = [r for r in roles if r.name not in findings.optional and r.ready < r.desired - allowed[r.name]]
     desired = findings.desired.get(COMPUTE, {})
-    least = 1 - max((allowed.get(r, 0) / n for r, n in desired.items() if n), default=0.0)
+    least = 1 - max((Fraction(allowed.get(r, 0), n) for r, n in desired.items() if n), default=Fraction(0))
     all_roles = ", ".join(f"{r.name} {r.ready}/{r.desired}" for r in roles)
     if short or not roles:
         why = _Why("RolesNotReady", f"ready/desired: {all_roles}" if roles else "nothing of the set is there")
@@ -240,14 +247,14 @@ def _available(findings: Findings, roles: Sequence[RoleStatus]) -> _Verdict:
     return ConditionType.AVAILABLE, False, why
 
 
-def _coherent_capacity(findings: Findings) -> float:
+def _coherent_capacity(findings: Findings) -> Fraction:
     by_revision: dict[str, dict[str, int]] = {}
     for r in findings.view.running:
         if r.group == COMPUTE:
             # A status that is a moment behind is good enough to report; the planner is stricter.
             by_revision.setdefault(r.revision, {})[r.role] = min(r.observed.ready, r.observed.asked or 0)
     desired = findings.desired.get(COMPUTE, {})
-    return float(sum(coherent_capacity(desired, ready) for ready in by_revision.values()))
+    return sum((coherent_capacity(desired, ready) for ready in by_revision.values()), start=Fraction(0))
 
 
 def _progressing(findings: Findings, roles: Sequence[RoleStatus]) -> _Verdict:
@@ -262,19 +269,22 @@ def _progress(findings: Findings, roles: Sequence[RoleStatus]) -> tuple[bool, st
     if not findings.acceptance.accepted:
         return False, "NotAccepted", "the spec is not accepted: nothing is changed"
     outcomes = findings.outcomes
-    rolling = {group: o for group, o in outcomes.items() if o.state.record is not None}
+    rolling = _rolling(findings)
     words = "; ".join(f"{group}: {o.plan.message}" for group, o in rolling.items())
     moving = [o for o in rolling.values() if o.plan.phase not in _STANDING and not _gave_up(o)]
     if moving:
         first = moving[0]
         fresh = first.state.record is not None and first.state.record.start is None
-        named = {Phase.PROGRESSING: "Starting" if fresh else "RollingOut", Phase.COMPLETE: "RollingOut"}
         phase = phase_of(first)
-        return True, named.get(first.plan.phase, phase) if phase != "RollingBack" else phase, words
-    waiting = {group: o.waits_for for group, o in outcomes.items() if o.waits_for}
-    if waiting:
-        group, others = next(iter(waiting.items()))
-        return True, "WaitingForTiers", f"{group} waits until {' and '.join(others)} {_be(others)} ready"
+        started = "Starting" if fresh else "RollingOut"
+        return True, started if phase == Phase.PROGRESSING else phase, words
+    stuck: set[str] = set()
+    for group, o in outcomes.items():
+        if o.state.failure is not None or group in rolling or stuck.intersection(o.waits_for):
+            stuck.add(group)
+        elif o.waits_for:
+            others = o.waits_for
+            return True, "WaitingForTiers", f"{group} waits until {' and '.join(others)} {_be(others)} ready"
     if rolling:
         first = next(iter(rolling.values()))
         return False, _STANDING.get(first.plan.phase, "ProgressDeadlineExceeded"), words

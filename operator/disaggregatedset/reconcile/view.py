@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -14,10 +14,10 @@ from disaggregatedset.reconcile.diagnose import Cause, Diagnoses
 from disaggregatedset.render import (
     COMPUTE,
     COMPUTE_REVISION_LABEL,
+    GROUPS,
     MODEL_REVISION_LABEL,
     REVISION_LABEL,
     ROLE_LABEL,
-    TIER_LABEL,
     RenderedRole,
     TierRevision,
 )
@@ -92,7 +92,10 @@ def view(cache: Cache, key: Key, uid: str, diagnoses: Diagnoses = _NONE) -> View
     for tier in _unrecorded(children, history):
         history[tier.group, tier.revision] = (tier, 0)
     claims = _claims(cache.of_set(objects.CLAIM, key))
-    running = [_running(deployment) for deployment in children[objects.DEPLOYMENT]]
+    running = [
+        replace(r, identity=history[r.group, r.revision][0].identity)
+        for r in map(_running, children[objects.DEPLOYMENT])
+    ]
     return View(children, [_without_devices(r, diagnoses, claims) for r in running], history, claims)
 
 
@@ -106,21 +109,22 @@ def _unrecorded(
         key = running.group, running.revision
         if key not in history:
             labels = made_as(deployment)
+            model = labels.get(MODEL_REVISION_LABEL, "")
             compute = labels.get(COMPUTE_REVISION_LABEL) if running.group != COMPUTE else None
-            needs = _needs(children, running.revision, labels) if running.group == COMPUTE else {}
-            tier = found.setdefault(key, TierRevision(*key, labels[MODEL_REVISION_LABEL], compute, needs, {}))
+            needs = _needs(children, {running.revision, model}) if running.group == COMPUTE else {}
+            tier = found.setdefault(key, TierRevision(*key, model, compute, needs, {}))
             template = deployment["spec"]["template"]
             rendered = RenderedRole(template, claims.get(key_of(deployment)))
             found[key] = replace(tier, roles={**tier.roles, running.role: rendered})
     return found.values()
 
 
-def _needs(children: Mapping[Kind, list[Object]], compute: str, labels: Mapping[str, str]) -> dict[str, str]:
+def _needs(children: Mapping[Kind, list[Object]], identities: Collection[str]) -> dict[str, str]:
     """Guess what a compute revision uses: all that there is of its own or of its model."""
     needs: dict[str, str] = {}
     for deployment in children[objects.DEPLOYMENT]:
         other = _running(deployment)
-        if other.group != COMPUTE and other.identity in {compute, labels[MODEL_REVISION_LABEL]}:
+        if other.group != COMPUTE and other.identity in identities:
             needs[other.group] = other.identity
     return needs
 
@@ -139,23 +143,23 @@ def _without_devices(running: Running, diagnoses: Diagnoses, claims: Mapping[str
 def made_as(deployment: Object) -> Mapping[str, str]:
     """Return the labels that a Deployment was made with, whatever became of its own.
 
-    What it selects can't be edited, and what its pods carry is seldom.
+    What it selects can't be edited, what its pods carry is seldom, and its own labels may be.
     """
     spec = deployment["spec"]
-    pods: Mapping[str, str] = spec["template"]["metadata"]["labels"]
-    return {**pods, **spec["selector"]["matchLabels"]}
+    own: Mapping[str, str] = deployment["metadata"].get("labels") or {}
+    return {**own, **spec["template"]["metadata"]["labels"], **spec["selector"]["matchLabels"]}
 
 
 def _running(deployment: Object) -> Running:
     labels = made_as(deployment)
     status = deployment.get("status") or {}
     role = labels[ROLE_LABEL]
-    is_compute = labels[TIER_LABEL] == COMPUTE
+    group = role if role in GROUPS else COMPUTE
     return Running(
-        group=COMPUTE if is_compute else role,
+        group=group,
         role=role,
         revision=labels[REVISION_LABEL],
-        identity="" if is_compute else labels.get(COMPUTE_REVISION_LABEL, labels[MODEL_REVISION_LABEL]),
+        identity="" if group == COMPUTE else labels.get(COMPUTE_REVISION_LABEL, labels.get(MODEL_REVISION_LABEL, "")),
         observed=Observed(
             asked=deployment["spec"]["replicas"],
             replicas=status.get("replicas", 0) + status.get("terminatingReplicas", 0),

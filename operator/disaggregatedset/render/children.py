@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from disaggregatedset.api import API_VERSION, KIND, KV_CACHE, DisaggregatedSet, Disruption
@@ -112,10 +112,26 @@ def claim_template(dset: DisaggregatedSet, revision: TierRevision, role: str) ->
     )
 
 
-def services(dset: DisaggregatedSet, revision: TierRevision, role: str) -> list[Manifest]:
-    """Render the Services of a role: weights and KV by model revision; compute stable, and headless by revision."""
+def services(
+    dset: DisaggregatedSet, revision: TierRevision, role: str, beside: Iterable[TierRevision] = ()
+) -> list[Manifest]:
+    """Render the Services of a role: weights and KV by identity; compute stable, and headless by revision.
+
+    Parameters
+    ----------
+    dset
+        The set.
+    revision
+        The revision that the tier is going to.
+    role
+        The role.
+    beside
+        Other revisions that have pods: the ports of a Service that they share are those of all of them.
+    """
     matched = names.selector(dset.metadata.name, role)
-    ports = service_ports(revision.roles[role].template)
+    own_ports = service_ports([revision.roles[role].template])
+    shared = [other for other in beside if other.identity == revision.identity and role in other.roles]
+    ports = service_ports(tier.roles[role].template for tier in (revision, *shared))
     name = role_service(dset.metadata.name, role, revision)
     if revision.group == COMPUTE:
         labels = names.labels(dset.metadata.name, tier=revision.tier, role=role)
@@ -123,7 +139,7 @@ def services(dset: DisaggregatedSet, revision: TierRevision, role: str) -> list[
         per_revision = names.child_name(dset.metadata.name, role, revision.revision)
         return [
             _service(dset, name, labels, matched, ports, headless=not ports),
-            _service(dset, per_revision, _revision_labels(dset, revision, role), own, ports, headless=True),
+            _service(dset, per_revision, _revision_labels(dset, revision, role), own, own_ports, headless=True),
         ]
     of = {"model_revision": revision.model_revision, "compute_revision": revision.compute_revision}
     labels = names.labels(dset.metadata.name, tier=revision.tier, role=role, **of)

@@ -83,12 +83,15 @@ def _wish(request: DeviceRequest | DeviceSubRequest) -> dict[str, Any]:
     return wish
 
 
-def service_ports(template: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """List the ports of a Service over pods of a template: those of its containers and of its native sidecars."""
-    spec = template["spec"]
-    sidecars = [c for c in spec.get("initContainers") or [] if c.get("restartPolicy") == "Always"]
+def service_ports(templates: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """List the ports of a Service over pods of some templates: those of containers and of native sidecars."""
+    containers: list[Mapping[str, Any]] = []
+    for template in templates:
+        spec = template["spec"]
+        containers += spec["containers"]
+        containers += [c for c in spec.get("initContainers") or [] if c.get("restartPolicy") == "Always"]
     ports: dict[tuple[int, str], dict[str, Any]] = {}
-    for port in _container_ports([*spec["containers"], *sidecars]):
+    for port in _container_ports(containers):
         protocol = port.get("protocol") or "TCP"
         number = port["containerPort"]
         if (number, protocol) not in ports:

@@ -124,12 +124,14 @@ class Aim:
     held: bool = False
 
 
-def still_failed(state: State, wanted: str, retry: str) -> State:
+def still_failed(state: State, wanted: str, retry: str, now: datetime) -> State:
     """Forget a failure that is not of the wanted revision, or that a new value of the annotation says to try again."""
-    failure = state.failure
-    if failure is not None and (failure.revision != wanted or failure.retry != retry):
-        return replace(state, failure=None)
-    return state
+    failure, record = state.failure, state.record
+    if failure is None or (failure.revision == wanted and failure.retry == retry):
+        return state
+    if record is not None:  # it is tried again, with all the time that it had
+        record = replace(record, last_progress=now, waiting_since=None)
+    return replace(state, record=record, failure=None)
 
 
 def aim(state: State, wanted: str, policy: Policy) -> Aim:
@@ -158,10 +160,9 @@ def begin(
     others = [v for v, roles in observed.items() if v != target and any(seen.asked for seen in roles.values())]
     if record is None and state.good == target and not others:
         return state
-    start = state.good or min(others, default=None)
-    old = _asked(observed)
-    if record is not None and record.old_replicas:
-        start, old = record.target, dict(record.old_replicas)
+    before = [record.target] if record is not None else [state.good, *sorted(others)]
+    start = next((v for v in before if v is not None and v != target), None)
+    old = dict(record.old_replicas) if record is not None and record.old_replicas else _asked(observed)
     progress = progress_of(target, observed)
     return replace(state, record=Record(start, target, old, generation, now, now, progress))
 
@@ -232,9 +233,11 @@ def judge(
     record = state.record
     if record is None:
         return Judgement(state)
-    if plan.done and not held:
-        recovered = state.failure is not None and state.failure.revision == record.target
-        return Judgement(State(good=record.target, failure=None if recovered else state.failure))
+    if plan.done:
+        failure = state.failure
+        if failure is not None:  # it has recovered, or has been left after all
+            failure = None if failure.revision == record.target else replace(failure, rollback_failed=False)
+        return Judgement(State(good=record.target, failure=failure))
     progress = progress_of(record.target, observed)
     if progress > record.progress or generation != record.generation:
         record = replace(record, progress=progress, generation=generation, last_progress=now)

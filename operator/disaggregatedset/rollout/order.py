@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from disaggregatedset.rollout.lifecycle import Policy, State, aim, begin, judge, still_failed
+from disaggregatedset.rollout.lifecycle import Judgement, Policy, State, aim, begin, judge, still_failed
 from disaggregatedset.rollout.planner import (
     Deletion,
     Group,
@@ -20,6 +20,7 @@ from disaggregatedset.rollout.planner import (
     Plan,
     Role,
     WhenExhausted,
+    Write,
     plan,
 )
 
@@ -114,6 +115,8 @@ class Outcome:
         The writes to make now.
     state
         What to remember of it; recorded before the first write of a rollout.
+    beside
+        Writes for other identities, which stay as they are but for their size.
     removals
         Deployments of other identities that nobody needs any more.
     waits_for
@@ -131,12 +134,18 @@ class Outcome:
     target: str
     plan: Plan
     state: State
+    beside: tuple[Write, ...] = ()
     removals: tuple[Deletion, ...] = ()
     waits_for: tuple[str, ...] = ()
     ready: bool = False
     overdue: bool = False
     held: bool = False
     look_again: timedelta | None = None
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        """All writes to make now, in this order."""
+        return (*self.plan.writes, *self.beside)
 
     @property
     def complete(self) -> bool:
@@ -185,15 +194,23 @@ def plan_set(
         if outcomes[name].ready:
             ready[name] = revisions[name, outcomes[name].target].identity
     alive = {r.revision for r in running if r.group == last and (r.observed.asked or r.observed.replicas)}
-    alive.add(outcomes[last].target)
+    # The last good one is still needed as long as a rollout may go back to it.
+    alive |= {v for v in (outcomes[last].target, outcomes[last].state.good) if v and (last, v) in revisions}
     for name in dict.fromkeys(r.group for r in running if r.group != last):
         kept = {needs for v in alive if (needs := revisions[last, v].needs.get(name)) is not None}
         if name in outcomes:
             kept.add(revisions[name, outcomes[name].target].identity)
         gone = tuple(Deletion(r.role, r.revision) for r in running if r.group == name and r.identity not in kept)
-        if gone or name not in outcomes:
-            before = outcomes.get(name, Outcome("", replace(_NOTHING, done=True), State()))
-            outcomes[name] = replace(before, removals=gone)
+        if name not in outcomes:
+            outcomes[name] = Outcome("", replace(_NOTHING, done=True), State(), removals=gone)
+            continue
+        target = revisions[name, outcomes[name].target].identity
+        beside = [
+            write
+            for identity in sorted(kept - {target})
+            for write in _keep_up(name, tiers[name], identity, revisions, running)
+        ]
+        outcomes[name] = replace(outcomes[name], removals=gone, beside=tuple(beside))
     return outcomes
 
 
@@ -206,21 +223,25 @@ def _plan_tier(
     spec: Spec,
     ready: Mapping[str, str],
 ) -> Outcome:
-    state = still_failed(state, tier.wanted.name, spec.retry)
+    state = still_failed(state, tier.wanted.name, spec.retry, spec.now)
     goal = aim(state, tier.wanted.name, spec.policy)
     target = revisions.get((name, goal.target), tier.wanted)  # the record of the last good one may be lost
     mine = [r for r in running if r.group == name]
     waits_for: tuple[str, ...] = ()
+    pauses = False
     if not any(r.revision == target.name for r in mine):
-        waits_for = tuple(other for other in tier.waits_for if ready.get(other) != target.needs.get(other))
-    if waits_for:
-        resident = revisions.get((name, state.good or ""))
-        if resident is None or not any(r.revision == resident.name for r in mine):
-            return Outcome(target.name, _NOTHING, state, waits_for=waits_for)
-        target, state = resident, replace(state, record=None)
+        resident = _resident(name, state, mine, revisions)
+        needs = target.needs
+        waits_for = tuple(other for other in tier.waits_for if other in needs and ready.get(other) != needs[other])
+        # Under another identity it would start beside what is there, of which the planner knows nothing.
+        pauses = spec.policy.paused and resident is not None and resident.identity != target.identity
+        if resident is None and waits_for:
+            return Outcome(target.name, _NOTHING, replace(state, record=None), waits_for=waits_for)
+        if resident is not None and (waits_for or pauses):
+            target = resident
+    stays = bool(waits_for or pauses)
     observed = _observed(target, mine, revisions, name)
-    if not waits_for:
-        state = begin(state, target.name, observed, generation=spec.generation, now=spec.now)
+    state = begin(state, target.name, observed, generation=spec.generation, now=spec.now)
     record = state.record
     group = Group(
         target=target.name,
@@ -233,6 +254,15 @@ def _plan_tier(
     )
     planned = plan(group, observed)
     judged = judge(state, planned, observed, spec.policy, generation=spec.generation, now=spec.now, held=goal.held)
+    if stays and judged.overdue:
+        # What is wanted has not failed before it starts; what was wanted before it is given up for the last good one.
+        judged = Judgement(judged.state)
+        if state.good is not None and state.good != target.name:
+            back = begin(judged.state, state.good, observed, generation=spec.generation, now=spec.now)
+            judged = Judgement(back, look_again=timedelta())
+    if pauses:
+        message = f"paused before revision {tier.wanted.name} starts"
+        planned = replace(planned, done=False, phase=Phase.PAUSED, message=message)
     return Outcome(
         target.name,
         planned,
@@ -243,6 +273,29 @@ def _plan_tier(
         held=goal.held,
         look_again=judged.look_again,
     )
+
+
+def _keep_up(
+    name: str, tier: Tier, identity: str, revisions: Mapping[tuple[str, str], Revision], running: list[Running]
+) -> tuple[Write, ...]:
+    """Plan for an identity that compute pods still use: no revision of it moves, but it scales and is put back."""
+    mine = [r for r in running if r.group == name and r.identity == identity]
+    known = [v for (group, _), v in revisions.items() if group == name and v.identity == identity]
+    there = [v for v in known if any(r.revision == v.name and r.observed.asked for r in mine)] or known
+    if not there:
+        return ()
+    observed = _observed(there[0], mine, revisions, name)
+    roles = tuple(_role(role, tier, observed, {}) for role in there[0].roles)
+    return plan(Group(there[0].name, roles, paused=True, recreate=tier.recreate), observed).writes
+
+
+def _resident(
+    group: str, state: State, mine: list[Running], revisions: Mapping[tuple[str, str], Revision]
+) -> Revision | None:
+    """Return the revision to stay on while another may not start: the one being rolled out, or the last good one."""
+    there = {r.revision for r in mine}
+    stays = (state.record.target if state.record is not None else None, state.good)
+    return next((revisions[group, v] for v in stays if v in there), None)
 
 
 def _capacity(seen: Observed) -> int:

@@ -241,7 +241,6 @@ def test_objects_of_no_set(labels: Any) -> None:
     obj["metadata"]["labels"] = labels
     assert cache.store(SERVICE, obj)
     assert cache.owner(obj) is None
-    assert cache.kinds == (SERVICE,)
 
 
 def test_managed_fields_are_not_kept() -> None:

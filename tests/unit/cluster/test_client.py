@@ -44,8 +44,9 @@ async def test_listing(server: FakeApiServer, client: Client) -> None:
     items, version = await client.list(SERVICE, label_selector="set=a")
     assert [(i["kind"], i["apiVersion"], i["metadata"]["name"]) for i in items] == [("Service", "v1", "x")]
     assert version == server.version
-    assert server.requests[0].query == {"resourceVersion": "0", "labelSelector": "set=a"}, "from the watch cache"
-    assert (await client.list(POD, "default"))[0] == []
+    assert server.requests[0].query == {"labelSelector": "set=a"}, "as it is now"
+    assert (await client.list(POD, "default", stale=True))[0] == []
+    assert server.requests[1].query == {"resourceVersion": "0"}, "as it was a moment ago"
 
 
 async def test_applying(server: FakeApiServer, client: Client) -> None:

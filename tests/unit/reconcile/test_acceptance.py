@@ -11,6 +11,7 @@ from disaggregatedset.cluster.children import Children
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.reconcile.acceptance import check_devices, check_revision, field_of
 from disaggregatedset.reconcile.controller import WATCHED
+from disaggregatedset.reconcile.desired import desired_pods
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance
 from disaggregatedset.render import SET_LABEL
 from tests.api.cases import changed
@@ -38,7 +39,6 @@ def _missing(field: str, name: str, known: str = "existing classes: gpu.example.
     ("change", "cluster", "expected"),
     [
         ({}, {}, ACCEPTED),
-        ({}, {"classes": None}, ACCEPTED),  # classes may not be read: the scheduler will say it
         ({"compute.roles[0].accelerators": None}, {"served": False, "classes": []}, ACCEPTED),
         ({}, {"served": False}, Acceptance("DRANotAvailable", NO_DRA)),
         (
@@ -90,7 +90,7 @@ def test_fields() -> None:
 async def _check_compute(client: Client) -> Acceptance:
     world = World(make_set())
     children = Children(client, Cache(WATCHED, SET_LABEL))
-    return await check_revision(children, world.dset, world.tiers["compute"], world.wanted["compute"].desired)
+    return await check_revision(children, world.dset, world.tiers["compute"], desired_pods(world.dset)["compute"])
 
 
 async def test_a_revision_is_checked_without_writing_anything(server: FakeApiServer, client: Client) -> None:

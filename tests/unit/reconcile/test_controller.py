@@ -131,7 +131,7 @@ async def test_a_child_that_moves_to_another_set_concerns_both(operator: Operato
 
 
 async def test_a_set_comes_up_tier_by_tier(server: FakeApiServer, working: Operator) -> None:
-    await _until(lambda: _conditions(server).get("Progressing") == "True/WaitingForTiers")
+    await _until(lambda: _conditions(server).get("Progressing") == "True/Starting")
     assert _deployments(server).keys() == {"weights", "kv-coordinator"}
     _turn_ready(server, working)
     await _until(lambda: "kv-cache" in _deployments(server))

@@ -3,37 +3,51 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from disaggregatedset.cluster import objects
 from disaggregatedset.reconcile.desired import (
-    HISTORY_LIMIT,
     Stages,
     desired_pods,
+    known_revisions,
     optional_roles,
+    scaled_role,
     stages,
-    wanted_groups,
+    tier_inputs,
 )
-from disaggregatedset.render import TierRevision, services
-from disaggregatedset.rollout import Remove, Scale
+from disaggregatedset.render import services
+from disaggregatedset.rollout import Deletion, Outcome, Phase, Plan, Role, State, Write
 from tests.api.cases import changed
-from tests.unit.builders import World, full_spec, live, make_set, observed
+from tests.unit.builders import World, full_spec, live, make_set, observed, other, starting
 
 Object = dict[str, Any]
+HISTORY_LIMIT = 5
 
 
-def _stages(world: World, *writes: Scale | Remove) -> Stages:
-    return stages(world.dset, world.tiers, world.view(), writes)
+def _stages(
+    world: World,
+    writes: Iterable[Write] = (),
+    *,
+    deletions: Iterable[Deletion] = (),
+    removals: Iterable[Deletion] = (),
+    target: str | None = None,
+    good: str | None = None,
+) -> Stages:
+    """Carry out a plan of compute; the other tiers are at rest."""
+    idle = Plan((), (), done=True, phase=Phase.COMPLETE, message="")
+    outcomes = {group: Outcome(tier.revision, idle, State(tier.revision)) for group, tier in world.tiers.items()}
+    plan = replace(idle, writes=tuple(writes), deletions=tuple(deletions))
+    compute = replace(outcomes["compute"], plan=plan, removals=tuple(removals))
+    compute = replace(compute, target=target or compute.target, state=State(good or compute.state.good))
+    return stages(world.dset, world.tiers, world.view(), outcomes | {"compute": compute})
 
 
 def _names(children: list[Any]) -> list[str]:
     return [f"{kind.name} {child['metadata']['name']}" for kind, child in children]
-
-
-def _other(tier: TierRevision, revision: str) -> TierRevision:
-    return TierRevision(tier.group, revision, tier.model_revision, tier.roles)
 
 
 def test_desired_pods_and_what_waits_for_what() -> None:
@@ -44,14 +58,46 @@ def test_desired_pods_and_what_waits_for_what() -> None:
         "kv-cache": {"kv-cache": 3},
         "compute": {"prefill": 1, "decode": 2},
     }
-    wanted = World(dset).wanted
-    assert {group: want.waits_for for group, want in wanted.items()} == {
+    inputs = World(dset).inputs
+    assert {group: tier.waits_for for group, tier in inputs.items()} == {
         "weights": (),
         "kv-coordinator": (),
         "kv-cache": ("kv-coordinator",),
         "compute": ("weights", "kv-cache"),
     }
-    assert [group for group, want in wanted.items() if want.exclusive] == ["kv-coordinator"]
+    assert [group for group, tier in inputs.items() if tier.recreate] == ["kv-coordinator"]
+    assert {group: tier.wanted.identity for group, tier in inputs.items()} == {
+        "weights": World(dset).tiers["weights"].model_revision,
+        "kv-coordinator": World(dset).tiers["weights"].model_revision,
+        "kv-cache": World(dset).tiers["weights"].model_revision,
+        "compute": "",
+    }
+
+
+def test_what_the_planner_is_told_of_roles() -> None:
+    rollout = {"maxSurge": "25%", "maxUnavailable": 2}
+    dset = make_set(changed(full_spec(), {"compute.roles[1].rollout": rollout, "weights.rollout": {"maxSurge": 3}}))
+    roles = {name: role for tier in World(dset).inputs.values() for name, role in tier.roles.items()}
+    assert roles == {
+        "weights": Role("weights", 2, 3, 0),
+        "kv-coordinator": Role("kv-coordinator", 1),
+        "kv-cache": Role("kv-cache", 3, 1, 0),
+        "prefill": Role("prefill", 1, 1, 0),
+        "decode": Role("decode", 2, "25%", 2),
+    }
+    assert scaled_role(dset, "kv-coordinator") is None
+    assert scaled_role(dset, "a role that the spec has dropped") is None
+
+
+def test_all_revisions_that_are_known() -> None:
+    world = World(make_set())
+    compute = world.tiers["compute"]
+    world.keep(other(compute, "old"))
+    known = known_revisions(world.tiers, world.view())
+    assert known.keys() == {("compute", "old"), *((tier.group, tier.revision) for tier in world.tiers.values())}
+    model = compute.model_revision
+    assert known["compute", "old"].needs == {"weights": model, "kv-cache": model, "kv-coordinator": model}
+    assert known["compute", "old"].roles == ("prefill", "decode")
 
 
 @pytest.mark.parametrize(
@@ -66,18 +112,17 @@ def test_desired_pods_and_what_waits_for_what() -> None:
 def test_tiers_that_are_optional(change: Object, optional: set[str], compute_waits_for: tuple[str, ...]) -> None:
     world = World(make_set(changed(full_spec(), change)))
     assert optional_roles(world.dset) == optional
-    assert wanted_groups(world.dset, world.tiers)["compute"].waits_for == compute_waits_for
+    assert tier_inputs(world.dset, world.tiers)["compute"].waits_for == compute_waits_for
 
 
 def test_a_new_set_is_recorded_before_anything_of_it_exists() -> None:
     world = World(make_set())
-    scale = Scale("weights", world.tiers["weights"].revision, 2, "")
-    made = _stages(world, scale)
+    made = stages(world.dset, world.tiers, world.view(), starting(world))
     assert {kind for kind, _ in made.records} == {objects.CONTROLLER_REVISION}
     assert {kind for kind, _ in made.supporting} == {objects.SERVICE, objects.CLAIM_TEMPLATE, objects.DISRUPTION_BUDGET}
     assert made.running == []
-    assert [(w, m["kind"], m["spec"]["replicas"]) for w, m in made.planned] == [(scale, "Deployment", 2)]
-    assert made.unneeded == []
+    assert [(m["kind"], m["spec"]["replicas"]) for _, m in made.planned] == [("Deployment", n) for n in (2, 1, 3, 1, 2)]
+    assert made.unneeded == made.removed == []
 
 
 def test_a_role_of_no_pods_has_no_budget() -> None:
@@ -89,7 +134,7 @@ def test_a_role_of_no_pods_has_no_budget() -> None:
 def test_what_the_plan_leaves_alone_is_kept_as_it_asks_for() -> None:
     world = World(make_set()).run_all(decode=observed(7))
     revision = world.tiers["compute"].revision
-    made = _stages(world, Scale("prefill", revision, 4, ""))
+    made = _stages(world, [Write("prefill", revision, 4, "")])
     replicas = {m["metadata"]["labels"]["disaggregatedset.dev/role"]: m["spec"]["replicas"] for _, m in made.running}
     assert replicas == {"weights": 2, "kv-coordinator": 1, "kv-cache": 3, "decode": 7}, (
         "scaling is the planner's business"
@@ -99,19 +144,35 @@ def test_what_the_plan_leaves_alone_is_kept_as_it_asks_for() -> None:
 
 def test_an_older_revision_keeps_what_its_pods_need_as_long_as_it_has_any() -> None:
     world = World(make_set())
-    old = _other(world.tiers["compute"], "old")
+    old = other(world.tiers["compute"], "old")
     world.run_all().run(old, "prefill", observed(1))
     made = _stages(world)
     assert {"ResourceClaimTemplate llama-prefill-old", "Service llama-prefill-old"} <= set(_names(made.supporting))
     assert "Deployment llama-prefill-old" in _names(made.running)
     assert made.unneeded == []
-    remove = _stages(world, Remove("prefill", "old", ""))
-    assert [m["metadata"]["name"] for _, m in remove.planned] == ["llama-prefill-old"]
+    assert made.removed == []
+
+
+@pytest.mark.parametrize("by", ["deletions", "removals"])
+def test_a_deployment_that_goes_is_written_no_more(by: str) -> None:
+    world = World(make_set())
+    world.run_all().run(other(world.tiers["compute"], "old"), "prefill", observed(0))
+    made = _stages(world, **{by: [Deletion("prefill", "old")]})
+    assert _names(made.removed) == ["Deployment llama-prefill-old"]
+    assert "Deployment llama-prefill-old" not in _names(made.running)
+
+
+def test_the_plans_order_is_kept() -> None:
+    world = World(make_set())
+    old, new = other(world.tiers["compute"], "old"), world.tiers["compute"].revision
+    world.run_all().run(old, "prefill", observed(1)).run(old, "decode", observed(2))
+    writes = [Write("prefill", new, 1, ""), Write("decode", "old", 1, ""), Write("decode", new, 2, "")]
+    assert _names(_stages(world, writes).planned) == [f"Deployment llama-{w.role}-{w.revision}" for w in writes]
 
 
 def test_what_a_revision_needed_goes_after_its_last_pod() -> None:
     world = World(make_set())
-    old = _other(world.tiers["compute"], "old")
+    old = other(world.tiers["compute"], "old")
     world.run_all().run(old, "prefill", observed(1))
     world.children[objects.SERVICE] += [live(service) for service in services(world.dset, old, "prefill")]
     world.running.pop()
@@ -130,6 +191,16 @@ def test_a_service_of_several_revisions_follows_the_wanted_one() -> None:
     assert [port["port"] for port in service["spec"]["ports"]] == [2]
 
 
+def test_it_follows_the_last_good_revision_after_a_rollback() -> None:
+    ports = {"compute.roles[1].template.spec.containers[0].ports": [{"containerPort": 2}]}
+    world = World(make_set(changed(full_spec(), ports)))
+    old = World(make_set()).tiers["compute"]
+    world.run(old, "decode", observed(2)).run(world.tiers["compute"], "decode", observed(0))
+    made = _stages(world, target=old.revision, good=old.revision)
+    service = next(m for _, m in made.supporting if m["metadata"]["name"] == "llama-decode")
+    assert "ports" not in service["spec"]
+
+
 def _number(world: World) -> int:
     made = _stages(world).records
     return next(m["revision"] for _, m in made if m["data"]["group"] == "compute")
@@ -138,19 +209,19 @@ def _number(world: World) -> int:
 def test_numbering() -> None:
     world = World(make_set())
     assert _number(world) == 1
-    world.keep(_other(world.tiers["compute"], "old"), 4)
-    world.keep(_other(world.tiers["weights"], "weights-old"), 9)
+    world.keep(other(world.tiers["compute"], "old"), 4)
+    world.keep(other(world.tiers["weights"], "weights-old"), 9)
     assert _number(world) == 5, "numbers of other groups don't matter"
     world.keep(world.tiers["compute"], 5)
     assert _number(world) == 5
-    world.keep(_other(world.tiers["compute"], "newer"), 6)
+    world.keep(other(world.tiers["compute"], "newer"), 6)
     assert _number(world) == 7, "going back to a revision makes it the newest again"
 
 
 def test_the_oldest_revisions_are_dropped_from_the_history() -> None:
     world = World(make_set())
     for number in range(1, HISTORY_LIMIT + 3):
-        world.keep(_other(world.tiers["compute"], f"r{number}"), number)
+        world.keep(other(world.tiers["compute"], f"r{number}"), number)
     world.run_all()
     assert _names(_stages(world).unneeded) == [
         "ControllerRevision llama-compute-r1",
@@ -158,13 +229,34 @@ def test_the_oldest_revisions_are_dropped_from_the_history() -> None:
     ]
 
 
+@pytest.mark.parametrize(("limit", "kept"), [(0, []), (1, [3]), (2, [2, 3]), (9, [1, 2, 3])])
+def test_a_person_says_how_long_the_history_is(limit: int, kept: list[int]) -> None:
+    world = World(make_set(changed(full_spec(), {"rollout": {"revisionHistoryLimit": limit}})))
+    for number in (1, 2, 3):
+        world.keep(other(world.tiers["compute"], f"r{number}"), number)
+    world.run_all()
+    dropped = [int(name.rpartition("-r")[2]) for name in _names(_stages(world).unneeded)]
+    assert dropped == [number for number in (1, 2, 3) if number not in kept]
+
+
+def test_the_last_good_revision_is_never_dropped_from_the_history() -> None:
+    """Not even where it has no pods: a failed rollout must find it."""
+    world = World(make_set(changed(full_spec(), {"rollout": {"revisionHistoryLimit": 0}})))
+    for number in (1, 2, 3):
+        world.keep(other(world.tiers["compute"], f"r{number}"), number)
+    world.run_all()
+    dropped = _names(_stages(world, good="r2").unneeded)
+    assert dropped == ["ControllerRevision llama-compute-r1", "ControllerRevision llama-compute-r3"]
+    assert "ControllerRevision llama-compute-r1" not in _names(_stages(world, target="r1", good="r2").unneeded)
+
+
 @pytest.mark.parametrize("live_ones", list(itertools.combinations(range(1, 9), 2)))
 def test_trimming_never_drops_a_revision_that_has_pods(live_ones: tuple[int, ...]) -> None:
     world = World(make_set())
     for number in range(1, 9):
-        world.keep(_other(world.tiers["compute"], f"r{number}"), number)
+        world.keep(other(world.tiers["compute"], f"r{number}"), number)
     for number in live_ones:
-        world.run(_other(world.tiers["compute"], f"r{number}"), "decode", observed(1))
+        world.run(other(world.tiers["compute"], f"r{number}"), "decode", observed(1))
     idle = [number for number in range(1, 9) if number not in live_ones]
     dropped = [
         int(name.rpartition("-r")[2]) for name in _names(_stages(world).unneeded) if "ControllerRevision" in name

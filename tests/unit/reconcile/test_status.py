@@ -8,11 +8,13 @@ import pytest
 
 from disaggregatedset.api import DisaggregatedSetStatus
 from disaggregatedset.reconcile.desired import desired_pods, optional_roles
-from disaggregatedset.reconcile.diagnose import Cause, Diagnosis
+from disaggregatedset.reconcile.diagnose import Cause, Diagnoses, Diagnosis
 from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
 from disaggregatedset.reconcile.view import Claims
-from disaggregatedset.rollout import Observed, plan_set
-from tests.unit.builders import World, full_spec, make_set, observed
+from disaggregatedset.rollout import Failure, Observed, Outcome, Record, State
+from tests.api.cases import changed
+from tests.unit import builders
+from tests.unit.builders import World, full_spec, make_set, observed, other
 
 NOW, BEFORE = "2026-01-02T00:00:00Z", "2026-01-01T00:00:00Z"
 Object = dict[str, Any]
@@ -33,12 +35,32 @@ def _small(
     return spec
 
 
-def _status(world: World, acceptance: Acceptance = ACCEPTED, claims: Any = (), **diagnoses: Diagnosis) -> Object:
-    view = world.view(claims=dict(claims))
-    plans = plan_set(world.wanted, world.running, last="compute") if acceptance.accepted else {}
-    desired, optional = desired_pods(world.dset), optional_roles(world.dset)
-    findings = Findings(acceptance, world.tiers, desired, optional, view, plans, diagnoses)
-    return status(world.dset, findings, NOW)
+def _findings(
+    world: World, acceptance: Acceptance, outcomes: dict[str, Outcome], claims: Any, diagnoses: dict[str, Diagnosis]
+) -> Findings:
+    roles = {name: role for tier in world.inputs.values() for name, role in tier.roles.items()}
+    return Findings(
+        acceptance,
+        world.tiers,
+        desired_pods(world.dset),
+        roles,
+        optional_roles(world.dset),
+        world.view(claims=dict(claims)),
+        outcomes,
+        Diagnoses(diagnoses),
+    )
+
+
+def _status(
+    world: World,
+    acceptance: Acceptance = ACCEPTED,
+    claims: Any = (),
+    states: dict[str, State] | None = None,
+    **diagnoses: Diagnosis,
+) -> Object:
+    """Make the status of a set; by default what is wanted was good before, so that no rollout runs."""
+    outcomes = world.plan(world.good() if states is None else states) if acceptance.accepted else {}
+    return status(world.dset, _findings(world, acceptance, outcomes, claims, diagnoses), NOW)
 
 
 def _condition(made: Object, kind: str) -> tuple[str, str, str]:
@@ -65,13 +87,19 @@ def test_everything_is_there() -> None:
 
 
 def test_nothing_is_there_yet() -> None:
-    made = _status(World(make_set(_small(kv=2))))
+    made = _status(World(make_set(_small(kv=2))), states={})
     assert _condition(made, "Available")[:2] == ("False", "RolesNotReady")
+    weights, kv = (World(make_set(_small(kv=2))).tiers[group].revision for group in ("weights", "kv-cache"))
     assert _condition(made, "Progressing") == (
         "True",
-        "WaitingForTiers",
-        "compute waits until weights and kv-cache are ready",
+        "Starting",
+        (
+            f"weights: waiting for weights (0 of 1) of revision {weights} to be ready; "
+            f"kv-cache: waiting for kv-cache (0 of 2) of revision {kv} to be ready"
+        ),
     )
+    assert made["summary"]["rollout"] == "weights: Progressing, kv-cache: Progressing"
+    assert "goodRevisions" not in made
     assert _role(made, "decode")["message"] == "waits until weights and kv-cache are ready"
     assert _role(made, "weights")["message"] == "1 of 1 pods are not ready yet"
     assert made["summary"]["kvCache"] == "0/2"
@@ -101,7 +129,7 @@ def test_pods_of_two_revisions_that_cannot_serve_together_are_not_available() ->
     world = World(make_set(_small()))
     new = world.tiers["compute"]
     world.run(world.tiers["weights"], "weights", observed(1))
-    old = _renamed(new, "old")
+    old = other(new, "old")
     world.run(old, "prefill", observed(1)).run(new, "decode", observed(2))
     made = _status(world)
     assert _condition(made, "Available") == (
@@ -111,22 +139,36 @@ def test_pods_of_two_revisions_that_cannot_serve_together_are_not_available() ->
     )
 
 
-def _renamed(tier: Any, revision: str) -> Any:
-    return type(tier)(tier.group, revision, tier.model_revision, tier.roles)
-
-
 def test_the_old_revision_keeps_a_set_available_while_the_new_one_comes() -> None:
     world = World(make_set(_small()))
     world.run(world.tiers["weights"], "weights", observed(1))
-    old = _renamed(world.tiers["compute"], "old")
+    old, new = other(world.tiers["compute"], "old"), world.tiers["compute"].revision
     for role, n in (("prefill", 1), ("decode", 2)):
         world.run(old, role, observed(n)).run(world.tiers["compute"], role, observed(n, ready=0))
-    made = _status(world)
+    made = _status(world, states=world.good() | {"compute": State("old")})
     assert _condition(made, "Available")[0] == "True"
-    assert _condition(made, "Progressing") == ("True", "RollingOut", "rolling out compute")
+    assert _condition(made, "Progressing") == (
+        "True",
+        "RollingOut",
+        f"compute: waiting for prefill (0 of 1), decode (0 of 2) of revision {new} to be ready",
+    )
     decode = _role(made, "decode")
     assert (decode["replicas"], decode["ready"], decode["updated"]) == (4, 2, 2)
-    assert decode["message"] == "pods of an older revision are still there"
+    assert decode["message"] == "pods of another revision are still there"
+    assert made["summary"]["rollout"] == "compute: Progressing"
+    [rollout] = made["rollouts"]
+    assert rollout == {
+        "group": "compute",
+        "from": "old",
+        "to": new,
+        "phase": "Progressing",
+        "message": f"waiting for prefill (0 of 1), decode (0 of 2) of revision {new} to be ready",
+        "oldReplicas": {"prefill": 2, "decode": 4},
+        "generation": 1,
+        "progress": -3,
+        "startedAt": NOW,
+        "lastProgressAt": NOW,
+    }
 
 
 @pytest.mark.parametrize(
@@ -140,7 +182,7 @@ def test_the_old_revision_keeps_a_set_available_while_the_new_one_comes() -> Non
             "Scaling",
             "waiting for pods; ready/desired: decode 2/2",
         ),
-        ({"decode": observed(5)}, "True", "RollingOut", "rolling out compute"),
+        ({"decode": observed(5)}, "True", "Scaling", "waiting for pods; ready/desired: decode 5/2"),
     ],
 )
 def test_progressing(seen: dict[str, Observed], progressing: str, reason: str, message: str) -> None:
@@ -278,10 +320,283 @@ def test_turning_points() -> None:
         for cause in (Cause.CRASH_LOOP, Cause.IMAGE_PULL)
     )
     assert turning_points(crash) != turning_points(pull), "nor can another reason for trouble"
-    assert turning_points({}) == ()
+    assert turning_points({}) == ((), (), ())
 
 
 def test_running_without_a_plan_is_no_error() -> None:
     world = World(make_set(_small())).run_all()
-    findings = Findings(ACCEPTED, world.tiers, desired_pods(world.dset), frozenset(), world.view(), {}, {})
-    assert status(world.dset, findings, NOW)["roles"]
+    assert status(world.dset, _findings(world, ACCEPTED, {}, (), {}), NOW)["roles"]
+
+
+@pytest.mark.parametrize(
+    ("rollout", "ready", "available", "reason"),
+    [
+        ({"maxUnavailable": 1}, 2, "True", "AllRolesReady"),
+        ({"maxUnavailable": 1}, 1, "False", "RolesNotReady"),
+        ({"maxUnavailable": "34%"}, 2, "True", "AllRolesReady"),
+        ({"maxUnavailable": "33%"}, 2, "False", "RolesNotReady"),
+        ({"maxSurge": 0, "maxUnavailable": "10%"}, 2, "True", "AllRolesReady"),  # both round to 0: 1 may be missing
+        ({"maxUnavailable": 3}, 0, "True", "AllRolesReady"),
+    ],
+)
+def test_as_many_may_be_missing_as_a_rollout_may_take(rollout: Object, ready: int, available: str, reason: str) -> None:
+    spec = changed(_small(decode=3), {"compute.roles[1].rollout": rollout})
+    made = _status(World(make_set(spec)).run_all(decode=observed(3, ready=ready)))
+    assert _condition(made, "Available")[:2] == (available, reason)
+
+
+@pytest.mark.parametrize("replicas", range(1, 50))
+def test_one_that_may_be_missing_is_no_outage_for_any_number_of_replicas(replicas: int) -> None:
+    spec = changed(_small(decode=replicas), {"compute.roles[1].rollout": {"maxUnavailable": 1}})
+    made = _status(World(make_set(spec)).run_all(decode=observed(replicas, ready=replicas - 1)))
+    assert _condition(made, "Available")[0] == "True"
+
+
+# Rollouts, as a truth table and in words.
+
+
+def _rolling(
+    *,
+    failed: str | None = None,
+    running: bool = True,
+    back: bool = False,
+    good: bool = True,
+    rollback_failed: bool = False,
+    rollout: Object | None = None,
+    devices: bool = False,
+) -> Object:
+    """Make the status of a set whose compute rolls from revision "old" to what is wanted."""
+    world = World(make_set(changed(_small(), {"rollout": rollout or {}})))
+    new, old = world.tiers["compute"], other(world.tiers["compute"], "old")
+    world.run(world.tiers["weights"], "weights", observed(1))
+    unready = Observed(1, 0, 1, without_devices=int(devices))
+    for role, desired in (("prefill", 1), ("decode", 2)):
+        if good:
+            world.run(old, role, observed(desired))
+        if running:
+            world.run(new, role, unready)
+    failure = None
+    if failed is not None:
+        failure = Failure(new.revision, "ImagePull", failed, builders.NOW, "", rollback_failed)
+    record = Record(
+        *((new.revision, "old") if back else ("old" if good else None, new.revision)),
+        {"prefill": 1, "decode": 2},
+        1,
+        builders.NOW,
+        builders.NOW,
+        -9,
+    )
+    state = State("old" if good else None, record if running else None, failure)
+    made = _status(world, states=world.good() | {"compute": state})
+    words = {c["type"]: c["message"].replace(new.revision, "new") for c in made["conditions"]}
+    for condition in made["conditions"]:
+        condition["message"] = words[condition["type"]]
+    return made
+
+
+PULL = "decode: 1 of 1 pods can't pull their image: not found"
+UNREADY = "waiting for prefill (0 of 1), decode (0 of 2) of revision new to be ready"
+AGAIN = "it is tried again when it changes, or when annotation disaggregatedset.dev/retry gets a new value"
+
+
+@pytest.mark.parametrize(
+    ("case", "progressing", "degraded", "summary"),
+    [
+        (
+            {},
+            (
+                "True",
+                "RollingOut",
+                f"compute: {UNREADY}",
+            ),
+            ("False", "AsExpected", "no role has failing pods"),
+            "compute: Progressing",
+        ),
+        (
+            {"devices": True, "rollout": {"whenExhausted": "Wait"}},
+            (
+                "True",
+                "WaitingForDevices",
+                "compute: waiting for devices for prefill (0 of 1), decode (0 of 2) of revision new to be ready",
+            ),
+            ("False", "AsExpected", "no role has failing pods"),
+            "compute: WaitingForDevices",
+        ),
+        (
+            {"rollout": {"paused": True}},
+            ("False", "Paused", "compute: paused, with pods of revision old"),
+            ("False", "AsExpected", "no role has failing pods"),
+            "compute: Paused",
+        ),
+        (
+            {"failed": PULL, "back": True},
+            ("True", "RollingBack", "compute: waiting for the pods of revision new to go"),
+            (
+                "True",
+                "ImagePull",
+                f"compute revision new failed: ImagePull: {PULL}; going back to revision old; {AGAIN}",
+            ),
+            "compute: RollingBack",
+        ),
+        (
+            {"failed": PULL, "running": False},
+            ("False", "RolledBack", "back on the last good revision of compute"),
+            (
+                "True",
+                "ImagePull",
+                f"compute revision new failed: ImagePull: {PULL}; went back to revision old; {AGAIN}",
+            ),
+            None,
+        ),
+        (
+            {"failed": PULL, "rollout": {"onFailure": "Hold"}},
+            ("False", "Held", "compute: held, with pods of revision old"),
+            (
+                "True",
+                "ImagePull",
+                f"compute revision new failed: ImagePull: {PULL}; it stopped where it was; {AGAIN}",
+            ),
+            "compute: Held",
+        ),
+        (
+            {"failed": PULL, "back": True, "rollback_failed": True},
+            ("False", "Held", "compute: held, with pods of revision new"),
+            (
+                "True",
+                "RollbackFailed",
+                (
+                    f"compute revision new failed: ImagePull: {PULL}; going back to revision old failed too, and it "
+                    f"stopped where it was; {AGAIN}"
+                ),
+            ),
+            "compute: Held",
+        ),
+        (
+            {"failed": PULL, "good": False},
+            (
+                "False",
+                "ProgressDeadlineExceeded",
+                f"compute: {UNREADY}",
+            ),
+            (
+                "True",
+                "ImagePull",
+                f"compute revision new failed: ImagePull: {PULL}; there is no good revision to go back to; {AGAIN}",
+            ),
+            "compute: Progressing",
+        ),
+    ],
+    ids=["runs", "devices", "paused", "goes back", "went back", "held", "rollback failed", "nothing to go back to"],
+)
+def test_rollouts(
+    case: Object, progressing: tuple[str, str, str], degraded: tuple[str, str, str], summary: str | None
+) -> None:
+    made = _rolling(**case)
+    assert _condition(made, "Progressing") == progressing
+    assert _condition(made, "Degraded") == degraded
+    assert made["summary"].get("rollout") == summary
+    expected = "True" if case.get("good", True) else "False"
+    assert _condition(made, "Available")[0] == expected, "the old revision serves on"
+
+
+def test_a_failure_is_what_degraded_is_about_and_roles_say_what_their_pods_suffer_from() -> None:
+    world = World(make_set(_small()))
+    for role, desired in (("prefill", 1), ("decode", 2)):
+        world.run(other(world.tiers["compute"], "old"), role, observed(desired, ready=0))
+    failure = Failure(world.tiers["compute"].revision, "ImagePull", PULL, builders.NOW, "")
+    made = _status(
+        world, states={"compute": State("old", None, failure)}, prefill=Diagnosis(Cause.CRASH_LOOP, "it crashes")
+    )
+    assert _condition(made, "Degraded")[1] == "ImagePull"
+    assert _role(made, "prefill")["message"] == "it crashes"
+
+
+def _new_model(**rollout: Any) -> tuple[World, World]:
+    """A set that serves one model and wants another one, and the set as it was."""
+    before = World(make_set(_small())).run_all()
+    spec = changed(_small(), {"model.name": "other", "rollout": rollout})
+    world = World(make_set(spec))
+    for group, tier in before.tiers.items():
+        for role, n in desired_pods(before.dset)[group].items():
+            world.run(tier, role, observed(n))
+    return world, before
+
+
+def test_a_new_model_comes() -> None:
+    world, before = _new_model()
+    weights = world.tiers["weights"]
+    world.run(weights, "weights", observed(1, ready=0))
+    made = _status(world, states=before.good())
+    assert _condition(made, "Progressing") == (
+        "True",
+        "RollingOut",
+        f"weights: waiting for weights (0 of 1) of revision {weights.revision} to be ready",
+    )
+    assert _condition(made, "Available")[0] == "True"
+    assert made["summary"]["rollout"] == "weights: Progressing"
+
+
+def test_failed_weights_of_a_new_model_are_what_compute_does_not_wait_for_any_more() -> None:
+    """Nothing goes on by itself, so nothing progresses."""
+    world, before = _new_model()
+    failure = Failure(world.tiers["weights"].revision, "ImagePull", PULL, builders.NOW, "")
+    good = before.good()
+    made = _status(world, states=good | {"weights": State(good["weights"].good, None, failure)})
+    assert _condition(made, "Progressing") == ("False", "RolledBack", "back on the last good revision of weights")
+    assert _condition(made, "Degraded")[1] == "ImagePull"
+    assert _condition(made, "Available")[0] == "True"
+
+
+def test_held_weights_of_a_new_model_hold_compute_too() -> None:
+    world, before = _new_model(onFailure="Hold")
+    weights = world.tiers["weights"]
+    world.run(weights, "weights", observed(1, ready=0))
+    good = before.good()
+    record = Record(good["weights"].good, weights.revision, {}, 1, builders.NOW, builders.NOW, 0)
+    failure = Failure(weights.revision, "ImagePull", PULL, builders.NOW, "")
+    made = _status(world, states=good | {"weights": State(good["weights"].good, record, failure)})
+    assert _condition(made, "Progressing")[:2] == ("False", "Held")
+
+
+def test_a_first_rollout_of_weights_that_failed() -> None:
+    world = World(make_set(_small()))
+    weights = world.tiers["weights"]
+    world.run(weights, "weights", observed(1, ready=0))
+    record = Record(None, weights.revision, {}, 1, builders.NOW, builders.NOW, 0)
+    failure = Failure(weights.revision, "ImagePull", PULL, builders.NOW, "")
+    made = _status(world, states={"weights": State(None, record, failure)})
+    assert _condition(made, "Progressing")[:2] == ("False", "ProgressDeadlineExceeded")
+    assert _role(made, "decode")["message"] == "waits until weights is ready"
+
+
+def test_a_new_model_of_a_paused_set_says_that_it_is_paused() -> None:
+    world, before = _new_model(paused=True)
+    made = _status(world, states=before.good())
+    new = world.tiers["weights"].revision
+    assert _condition(made, "Progressing") == ("False", "Paused", f"weights: paused before revision {new} starts")
+
+
+def test_a_spec_that_is_refused_in_mid_rollout_forgets_nothing() -> None:
+    before = _rolling(failed=PULL, back=True)
+    world = _with_status(World(make_set(_small())).run_all(), before)
+    made = _status(world, Acceptance("Rejected", "no"))
+    for field in ("rollouts", "failedRevisions", "goodRevisions"):
+        assert made[field] == before[field]
+    assert _condition(made, "Progressing")[:2] == ("False", "NotAccepted")
+
+
+def test_turning_points_of_rollouts() -> None:
+    def points(**more: Any) -> Any:
+        return turning_points(_rolling(**more))
+
+    assert points() == points(), "it depends on nothing else"
+    different = [
+        points(),
+        points(rollout={"paused": True}),
+        points(failed=PULL, back=True),
+        points(failed=PULL, back=True, rollback_failed=True),
+        points(failed=PULL, running=False),
+    ]
+    assert all(one != another for n, one in enumerate(different) for another in different[:n])
+    first = {"rollouts": [{"group": "weights", "to": "A", "phase": "Progressing"}]}
+    assert turning_points(first) == turning_points({}), "every new set has those, which Progressing says"

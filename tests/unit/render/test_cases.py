@@ -20,8 +20,7 @@ import yaml
 from disaggregatedset.api import DisaggregatedSet
 from disaggregatedset.reconcile.desired import stages
 from disaggregatedset.render import TierRevision, rendered_tiers
-from disaggregatedset.rollout import Scale
-from tests.unit.builders import HERE, World, parse, read
+from tests.unit.builders import HERE, World, parse, read, starting
 
 CASES = HERE / "render" / "cases"
 
@@ -36,8 +35,7 @@ class _Dumper(yaml.SafeDumper):
 def _children(dset: DisaggregatedSet) -> Iterator[dict[str, Any]]:
     """Everything that a new set is given, in the order in which it is written."""
     world = World(dset)
-    scales = [Scale(r, want.revision, n, "") for want in world.wanted.values() for r, n in want.desired.items()]
-    written = stages(dset, world.tiers, world.view(), scales)
+    written = stages(dset, world.tiers, world.view(), starting(world))
     yield from (manifest for _, manifest in [*written.records, *written.supporting])
     yield from (manifest for _, manifest in written.planned)
 

@@ -13,8 +13,7 @@ from disaggregatedset.cluster import objects
 from disaggregatedset.reconcile.desired import stages
 from disaggregatedset.render.names import label_value
 from disaggregatedset.render.pods import service_ports
-from disaggregatedset.rollout import Scale
-from tests.unit.builders import World, make_set
+from tests.unit.builders import World, make_set, starting
 
 _DNS_1035 = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _LABEL_VALUE = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
@@ -72,8 +71,7 @@ def _legal_sets(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def test_names_and_labels_of_children_are_valid(legal: tuple[str, dict[str, Any]]) -> None:
     name, spec = legal
     world = World(make_set(spec, name))
-    scales = [Scale(r, w.revision, n, "") for w in world.wanted.values() for r, n in w.desired.items()]
-    written = stages(world.dset, world.tiers, world.view(), scales)
+    written = stages(world.dset, world.tiers, world.view(), starting(world))
     deployments = [manifest for _, manifest in written.planned]
     children = [*written.records, *written.supporting, *((objects.DEPLOYMENT, manifest) for manifest in deployments)]
     for kind, manifest in children:
@@ -112,7 +110,7 @@ def test_ports_of_a_service_are_valid(
 ) -> None:
     containers = [_CONTAINER | {"ports": engine}, _CONTAINER]
     inits = [_CONTAINER | {"restartPolicy": "Always", "ports": sidecar}, _CONTAINER | {"ports": init}]
-    ports = service_ports({"spec": {"containers": containers, "initContainers": inits}})
+    ports = service_ports([{"spec": {"containers": containers, "initContainers": inits}}])
     opened = [(port["containerPort"], port.get("protocol", "TCP")) for port in [*engine, *sidecar]]
     assert [(port["port"], port["protocol"]) for port in ports] == list(dict.fromkeys(opened))
     assert all(port["targetPort"] == port["port"] for port in ports)

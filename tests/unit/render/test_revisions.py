@@ -60,6 +60,8 @@ def _rolled(change: Callable[[Object], None] | dict[str, Any]) -> set[str]:
         ({"weights": None}, {"weights", "compute"}),
         ({"kvCache.coordinator": None}, {"kv-coordinator", "kv-cache", "compute"}),
         ({"kvCache": None}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"kvCache.scope": "Revision"}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"kvCache.scope": "Model"}, set()),
         # Never part of a revision.
         ({"weights.replicas": 7}, set()),
         ({"kvCache.replicas": 0}, set()),
@@ -68,6 +70,9 @@ def _rolled(change: Callable[[Object], None] | dict[str, Any]) -> set[str]:
         ({"weights.disruption": {"maxUnavailable": "50%"}}, set()),
         ({"kvCache.disruption": {"maxUnavailable": 0}}, set()),
         ({"compute.roles[0].disruption": {"maxUnavailable": 3}}, set()),
+        ({"rollout": {"paused": True}}, set()),
+        ({"rollout": {"progressDeadlineSeconds": 1, "onFailure": "Hold", "whenExhausted": "Wait"}}, set()),
+        ({"rollout": {"revisionHistoryLimit": 0}}, set()),
         (lambda spec: spec["compute"]["roles"].reverse(), set()),
         (lambda spec: spec["compute"]["roles"].pop(), {"compute"}),
     ],
@@ -76,13 +81,60 @@ def test_what_a_change_rolls(change: Any, rolled: set[str]) -> None:
     assert _rolled(change) == rolled
 
 
+@pytest.mark.parametrize(
+    ("change", "rolled"),
+    [
+        ({"model.name": "other"}, ALL),
+        ({"weights.template.spec.containers[0].image": "new"}, {"weights"}),
+        ({"kvCache.template.spec.containers[0].image": "new"}, {"kv-cache"}),
+        ({"kvCache.coordinator.template.spec.containers[0].image": "new"}, {"kv-coordinator"}),
+        # Each compute revision has its own KV cache.
+        ({"compute.roles[0].template.spec.containers[0].image": "new"}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"compute.roles[1].name": "encode"}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"weights": None}, {"weights", "kv-coordinator", "kv-cache", "compute"}),
+        ({"kvCache.replicas": 9, "compute.roles[0].replicas": 0}, set()),
+    ],
+)
+def test_what_a_change_rolls_where_the_kv_cache_is_of_a_revision(change: Any, rolled: set[str]) -> None:
+    before = changed(full_spec(), {"kvCache.scope": "Revision"})
+    was, now = _revisions(before), _revisions(changed(before, change))
+    assert {group for group in was.keys() | now.keys() if was.get(group) != now.get(group)} == rolled
+
+
+_SCALED = ("weights", "kvCache", "compute.roles[0]", "compute.roles[1]")
+
+
+@given(
+    where=st.sampled_from(_SCALED),
+    replicas=st.integers(0, 100),
+    surge=st.integers(1, 9) | st.integers(1, 100).map("{}%".format),
+    unavailable=st.integers(0, 9) | st.integers(0, 100).map("{}%".format),
+    paused=st.booleans(),
+)
+def test_no_number_is_ever_part_of_a_revision(
+    where: str, replicas: int, surge: int | str, unavailable: int | str, paused: bool
+) -> None:
+    rollout = {"maxSurge": surge, "maxUnavailable": unavailable}
+    change = {
+        f"{where}.replicas": replicas,
+        f"{where}.rollout": rollout,
+        f"{where}.disruption": {"maxUnavailable": unavailable},
+        "rollout": {"paused": paused, "progressDeadlineSeconds": replicas + 1},
+    }
+    for scope in ("Model", "Revision"):
+        before = changed(full_spec(), {"kvCache.scope": scope})
+        assert _revisions(changed(before, change)) == _revisions(before)
+
+
 def test_what_the_crd_fills_in_rolls_nothing() -> None:
-    """The API server stores the defaults of replicas, disruption and required; absent or as default is the same."""
+    """The API server stores the defaults of replicas, rollout and such; absent or as default is the same."""
     stored = full_spec()
     for role in (stored["weights"], stored["kvCache"], *stored["compute"]["roles"]):
         role.setdefault("replicas", 1)
         role["disruption"] = {"maxUnavailable": 1}
-    stored["kvCache"]["required"] = True
+        role["rollout"] = {"maxSurge": 1, "maxUnavailable": 0}
+    stored["kvCache"] |= {"required": True, "scope": "Model"}
+    stored["rollout"] = {"paused": False, "progressDeadlineSeconds": 600, "onFailure": "Rollback"}
     assert _revisions(stored) == _revisions(full_spec())
 
 
@@ -150,7 +202,7 @@ def test_revisions_are_what_they_have_always_been() -> None:
     assert _revisions(full_spec()) == {
         "model": "ktdhxzzv",
         "weights": "9xhpn4m2",
-        "kv-coordinator": "wpxdbvv7",
-        "kv-cache": "w7j8jt2c",
-        "compute": "cskfqvv5",
+        "kv-coordinator": "6plqk6m7",
+        "kv-cache": "qpml4hh2",
+        "compute": "vkwnjwpx",
     }, _CHANGED
