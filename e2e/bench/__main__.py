@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 
 import disaggregatedset
-from e2e.bench import report
-from e2e.bench.create import Settings, measure
+from e2e.bench import create, report, roll
 from e2e.bench.hotspots import hot_spots
 from e2e.bench.results import Measurement
-from e2e.bench.workload import Workload
+from e2e.bench.settings import Settings
+from e2e.bench.workload import RollingWorkload, Workload
 from e2e.cluster import ClusterError, versions
 
 #: Where output goes to a file, the tables shall be readable all the same.
@@ -38,12 +38,31 @@ def _replicas(context: click.Context, parameter: click.Parameter, value: str) ->
     return numbers
 
 
+def _phases(_: click.Context, __: click.Parameter, value: str) -> list[str]:
+    phases = value.split(",")
+    if not set(phases) <= {create.NAME, roll.NAME}:
+        raise click.BadParameter(f"must be some of {create.NAME},{roll.NAME}")
+    return phases
+
+
 @click.command()
-@click.option("--sets", default="20,100,500", show_default=True, callback=_numbers, help="How many sets, each in turn.")
 @click.option(
-    "--replicas", default="1,1,1", show_default=True, callback=_replicas, help="Of weights, prefill and decode."
+    "--phases",
+    default="create,roll",
+    show_default=True,
+    callback=_phases,
+    help="What to measure.",
 )
-@click.option("--devices", is_flag=True, help="Each pod of prefill and decode claims a device.")
+@click.option("--sets", default="20,100,500", show_default=True, callback=_numbers, help="How many to create, in turn.")
+@click.option("--roll-sets", default="100", show_default=True, callback=_numbers, help="How many to roll, in turn.")
+@click.option(
+    "--replicas",
+    default="1,1,1",
+    show_default=True,
+    callback=_replicas,
+    help="Of weights, prefill and decode, to create.",
+)
+@click.option("--devices", is_flag=True, help="Each pod of prefill and decode to create claims a device.")
 @click.option("--repeat", type=click.IntRange(1), default=1, show_default=True, help="Measure each so often.")
 @click.option(
     "--rest-seconds", type=click.FloatRange(0), default=60.0, show_default=True, help="How long to look on at rest."
@@ -59,14 +78,16 @@ def _replicas(context: click.Context, parameter: click.Parameter, value: str) ->
     show_default=True,
     help="Directory for results, logs and profiles.",
 )
-def main(sets: list[int], replicas: list[int], repeat: int, *, devices: bool, **options: Any) -> None:
-    """Measure how long sets take to become Available, and what that costs."""
-    weights, prefill, decode = replicas
+def main(phases: list[str], sets: list[int], roll_sets: list[int], repeat: int, **options: Any) -> None:
+    """Measure how long it takes until sets are created and rolled, all at once each, and what that costs."""
+    weights, prefill, decode = replicas = options.pop("replicas")
+    devices = options.pop("devices")
     settings = Settings(**options)
     settings.directory.mkdir(parents=True, exist_ok=True)
     target = settings.directory / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}.json"
     about = report.environment(versions.kubernetes_version(settings.kubernetes), disaggregatedset.__version__)
     about["options"] = {
+        "phases": phases,
         "replicas": replicas,
         "devices": devices,
         "stock_qps": settings.stock_qps,
@@ -75,11 +96,16 @@ def main(sets: list[int], replicas: list[int], repeat: int, *, devices: bool, **
     console = Console(highlight=False)
     console.width = max(console.width, _NARROWEST)
     done: list[Measurement] = []
+    numbers = [(phase, n) for phase in phases for n in (sets if phase == create.NAME else roll_sets)]
     try:
-        for index, count in enumerate(count for count in sets for _ in range(repeat)):
-            click.echo(f"{count} sets ...", err=True)
-            workload = Workload(count, weights, prefill, decode, devices)
-            done.append(measure(workload, settings, floor_first=index % 2 == 0))
+        for index, (phase, count) in enumerate(number for number in numbers for _ in range(repeat)):
+            click.echo(f"{phase} {count} sets ...", err=True)
+            floor_first = index % 2 == 0
+            if phase == create.NAME:
+                workload = Workload(count, weights, prefill, decode, devices)
+                done.append(create.measure(workload, settings, floor_first=floor_first))
+            else:
+                done.append(roll.measure(RollingWorkload(count), settings, floor_first=floor_first))
             report.save(target, about, done)  # what comes later may fail
     except (ClusterError, TimeoutError, ConnectionError) as error:
         raise click.ClickException(str(error)) from error
@@ -87,7 +113,7 @@ def main(sets: list[int], replicas: list[int], repeat: int, *, devices: bool, **
         if done:
             report.show(console, about, done)
             click.echo(f"results: {target}", err=True)
-    for profile in dict.fromkeys(settings.profile_of(count) for count in sets):
+    for profile in dict.fromkeys(settings.profile_of(phase, count) for phase, count in numbers):
         if profile:
             report.show_hot_spots(console, profile.stem, hot_spots(profile.read_text().splitlines()))
 

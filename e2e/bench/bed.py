@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import tempfile
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Protocol, Self
 
 import psutil
 
@@ -18,7 +19,7 @@ from e2e.bench import audit
 from e2e.bench.process import cpu_seconds
 from e2e.bench.results import Usage
 from e2e.bench.watching import has_condition
-from e2e.bench.workload import NAMESPACE, Workload
+from e2e.bench.workload import NAMESPACE
 from e2e.cluster import EmbeddedCluster, Object
 
 _SYSTEM: Final = "disaggregatedset-system"
@@ -31,12 +32,24 @@ _CRDS: Final = Path(e2e.__file__).parents[1] / "crds"
 _SETTLE_SECONDS: Final = 5.0
 
 
+class Room(Protocol):
+    """What a workload needs of a cluster."""
+
+    @property
+    def nodes(self) -> int:
+        """Nodes on which all pods fit."""
+
+    @property
+    def devices_per_node(self) -> int:
+        """Devices that each node must have."""
+
+
 class Bed:
     """A fresh cluster; as a context manager it starts and stops.
 
     Parameters
     ----------
-    workload
+    room
         What it must have room for.
     stock_qps
         Whether controller manager and scheduler keep their default limits on requests per second.
@@ -44,8 +57,8 @@ class Bed:
         Its version; None: the default.
     """
 
-    def __init__(self, workload: Workload, *, stock_qps: bool, kubernetes: str | None) -> None:
-        self._workload = workload
+    def __init__(self, room: Room, *, stock_qps: bool, kubernetes: str | None) -> None:
+        self._room = room
         self._directory = tempfile.TemporaryDirectory(prefix="disaggregatedset-bench-")
         self.directory = Path(self._directory.name)
         self._audit_log = self.directory / "audit.log"
@@ -86,14 +99,13 @@ class Bed:
             share a name; then it is any of them.)
         """
         client = self.cluster.client
+        return _all_at_once([(obj["metadata"]["name"], partial(client.create, obj)) for obj in objects], connections)
 
-        def create(obj: Object) -> tuple[str, float]:
-            asked = time.perf_counter()
-            client.create(obj)
-            return obj["metadata"]["name"], asked
-
-        with ThreadPoolExecutor(connections) as pool:
-            return dict(pool.map(create, objects))
+    def patch(self, api_version: str, kind: str, patches: Mapping[str, Object], connections: int) -> dict[str, float]:
+        """Change objects, each by its name and a JSON merge patch; otherwise as `create`."""
+        patch = self.cluster.client.patch
+        work = [(name, partial(patch, api_version, kind, name, NAMESPACE, body)) for name, body in patches.items()]
+        return _all_at_once(work, connections)
 
     def requests(self) -> list[audit.Request]:
         """Return all requests of the operator so far."""
@@ -101,14 +113,14 @@ class Bed:
             return audit.read(lines, f"system:serviceaccount:{_SYSTEM}:{OPERATOR}")
 
     def _furnish(self) -> None:
-        cluster, workload = self.cluster, self._workload
+        cluster, room = self.cluster, self._room
         # The floor gets the CRD too: a cluster is slower for some seconds after it came.
         cluster.kubectl("apply", "--server-side", f"--filename={_CRDS}")
         for crd in cluster.client.list(_CRD, "CustomResourceDefinition"):
             cluster.client.wait(
                 _CRD, "CustomResourceDefinition", crd["metadata"]["name"], None, has_condition("Established")
             )
-        cluster.add_nodes(workload.nodes, devices=workload.devices_per_node)
+        cluster.add_nodes(room.nodes, devices=room.devices_per_node)
         for namespace in (NAMESPACE, _SYSTEM):
             cluster.client.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
             cluster.client.wait("v1", "ServiceAccount", "default", namespace, bool)
@@ -129,6 +141,17 @@ class Bed:
                 }
             )
         time.sleep(_SETTLE_SECONDS)
+
+
+def _all_at_once(work: Iterable[tuple[str, Callable[[], Any]]], connections: int) -> dict[str, float]:
+    def do(one: tuple[str, Callable[[], Any]]) -> tuple[str, float]:
+        name, request = one
+        asked = time.perf_counter()
+        request()
+        return name, asked
+
+    with ThreadPoolExecutor(connections) as pool:
+        return dict(pool.map(do, work))
 
 
 class Meter:

@@ -14,12 +14,14 @@ from types import TracebackType
 from typing import Self
 
 import psutil
+from prometheus_client.parser import text_string_to_metric_families
 
 from e2e.cluster import ClusterError, wait_for
 from e2e.cluster.ports import LOOPBACK, free_ports
 
 _START_TIMEOUT = 60
 _STOP_TIMEOUT = 30
+_RECONCILES = "controller_runtime_reconcile_total"
 
 
 class Operator:
@@ -41,7 +43,7 @@ class Operator:
         self._profile = profile
 
     def __enter__(self) -> Self:
-        port = free_ports(1)[0]
+        port = self._port = free_ports(1)[0]
         module = ["e2e.bench.profiled", str(self._profile)] if self._profile else ["disaggregatedset"]
         flags = [f"--health-port={port}", f"--health-host={LOOPBACK}"]
         environment = {**os.environ, "KUBECONFIG": str(self._config)}
@@ -50,7 +52,7 @@ class Operator:
             self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         self.process = psutil.Process(self._process.pid)
         try:
-            wait_for("the operator to be ready", lambda: self._is_ready(port), _START_TIMEOUT)
+            wait_for("the operator to be ready", self._is_ready, _START_TIMEOUT)
         except BaseException:
             self._process.kill()
             raise
@@ -91,10 +93,17 @@ class Operator:
             return int(kilobytes) * 1024
         return int(self.process.memory_info().rss)  # other systems don't tell: this is what it has now
 
-    def _is_ready(self, port: int) -> bool:
+    def reconciles(self) -> dict[str, int]:
+        """Return how often it has reconciled a set until now, by result."""
+        with urllib.request.urlopen(f"http://{LOOPBACK}:{self._port}/metrics", timeout=5) as answer:
+            families = text_string_to_metric_families(answer.read().decode())
+        samples = (sample for family in families for sample in family.samples)
+        return {s.labels["result"]: int(s.value) for s in samples if s.name == _RECONCILES}
+
+    def _is_ready(self) -> bool:
         self.check()
         try:
-            with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/readyz", timeout=1) as answer:
+            with urllib.request.urlopen(f"http://{LOOPBACK}:{self._port}/readyz", timeout=1) as answer:
                 return bool(answer.status == 200)
         except (urllib.error.URLError, OSError):
             return False

@@ -55,8 +55,8 @@ def show(console: Console, about: Mapping[str, Any], measurements: Sequence[Meas
         )
         _print_columns(console, f"{name}: CPU seconds, floor | with operator", [_cpu(phase) for _, phase in found])
         for m, phase in found:
-            created = ", ".join(f"{number} {kind}s" for kind, number in phase.floor.created.items())
-            console.print(f"Floor of {m.sets} sets, all at once and in no order, until all pods are ready: {created}")
+            objects = ", ".join(f"{number} {kind}s" for kind, number in phase.floor.objects.items())
+            console.print(f"Floor of {m.sets} sets: {objects}, {phase.floor_means}")
 
 
 def show_hot_spots(console: Console, title: str, found: HotSpots) -> None:
@@ -84,6 +84,8 @@ def _summary(m: Measurement, phase: Phase) -> dict[str, str]:
         "operator's CPU per set": f"{usage.cpu['operator'] / m.sets * 1000:.0f} ms",
         "operator's requests per set": f"{total / m.sets:.1f}",
         "of these refused": str(sum(usage.failed.values())),
+        "reconciles per set": f"{sum(phase.operated.reconciles.values()) / m.sets:.1f}",
+        "of these failed": str(phase.operated.reconciles.get("error", 0)),
         "operator's peak memory": f"{m.process.peak_memory / 2**20:.0f} MiB",
         "operator's CPU to start": f"{m.process.start_cpu:.1f} s",
     }

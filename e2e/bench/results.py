@@ -59,15 +59,15 @@ class Floor:
     Attributes
     ----------
     seconds
-        From the first request until everything was ready.
-    created
-        What was created, by kind.
+        From the first request until everything was as wanted.
+    objects
+        To how many objects it was done, by kind.
     usage
         What was used.
     """
 
     seconds: float
-    created: dict[str, int]
+    objects: dict[str, int]
     usage: Usage
 
 
@@ -83,18 +83,32 @@ class Operated:
         From the request for a set until it was as wanted.
     usage
         What was used, until the operator was at rest again.
+    reconciles
+        How often a set was reconciled until then, by result.
     """
 
     seconds: float
     latency: Latency
     usage: Usage
+    reconciles: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """One thing that was done to all sets, such as creating them, with the operator and without."""
+    """One thing that was done to all sets, with the operator and without.
+
+    Attributes
+    ----------
+    name
+        Such as ``create``.
+    floor_means
+        What was done to the floor's objects instead.
+    floor, operated
+        What it took.
+    """
 
     name: str
+    floor_means: str
     floor: Floor
     operated: Operated
 

@@ -69,13 +69,86 @@ class Workload:
 
     def manifests(self) -> list[Object]:
         """Return the sets."""
-        base = yaml.safe_load(resources.files(__package__).joinpath("set.yaml").read_text())
+        base = _base()
         base["spec"]["weights"]["replicas"] = self.weights
         for role, replicas in zip(base["spec"]["compute"]["roles"], (self.prefill, self.decode), strict=True):
             role["replicas"] = replicas
             if self.devices:
                 role["accelerators"] = {"requests": [{"name": "gpu", "deviceClassName": DEVICE_CLASS}]}
         return [_named(base, f"set-{number:04}") for number in range(self.sets)]
+
+
+#: The roles of the sets that roll, all of compute: they move in lockstep.
+_ROLLING_ROLES: Final = ("encode", "prefill", "decode")
+_ROLLING_REPLICAS: Final = 2
+_SURGE: Final = 1
+_NEXT_IMAGE: Final = "vllm/vllm-openai:v0.11.1"
+
+
+@dataclass(frozen=True, slots=True)
+class RollingWorkload:
+    """Sets of three compute roles of two replicas each, surge 1, unavailable 0, that roll to another image.
+
+    Attributes
+    ----------
+    sets
+        How many sets.
+    """
+
+    sets: int
+
+    @property
+    def nodes(self) -> int:
+        """Nodes on which all pods fit, those of a surge included."""
+        pods = self.sets * len(_ROLLING_ROLES) * (_ROLLING_REPLICAS + _SURGE)
+        return max(_FEWEST_NODES, math.ceil(pods / _PODS_PER_NODE))
+
+    @property
+    def devices_per_node(self) -> int:
+        """None: the Deployment controller alone would do the same with devices."""
+        return 0
+
+    def manifests(self) -> list[Object]:
+        """Return the sets."""
+        base = _base()
+        del base["spec"]["weights"]
+        engine = base["spec"]["compute"]["roles"][0]["template"]
+        (container,) = engine["spec"]["containers"]
+        container["env"] = [v for v in container["env"] if "DSET_WEIGHTS_HOST" not in v.get("value", "")]
+        limits = {"maxSurge": _SURGE, "maxUnavailable": 0}
+        base["spec"]["compute"]["roles"] = [
+            {"name": role, "replicas": _ROLLING_REPLICAS, "rollout": limits, "template": engine}
+            for role in _ROLLING_ROLES
+        ]
+        return [_named(base, f"set-{number:04}") for number in range(self.sets)]
+
+    def patch(self) -> Object:
+        """Return the change of a set's image, of all roles at once, as a JSON merge patch."""
+        roles = copy.deepcopy(RollingWorkload(1).manifests()[0]["spec"]["compute"]["roles"])
+        for role in roles:
+            role["template"]["spec"]["containers"][0]["image"] = _NEXT_IMAGE
+        return {"spec": {"compute": {"roles": roles}}}
+
+    def deployments(self) -> list[Object]:
+        """Return as many plain Deployments as the sets have, with the same pods, for the floor."""
+        made = [child for manifest in self.manifests() for child in children(manifest) if child["kind"] == "Deployment"]
+        rolling = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": _SURGE, "maxUnavailable": 0}}
+        for deployment in made:
+            deployment["spec"]["strategy"] = rolling
+            # The operator keeps no ReplicaSets, as its Deployments never change; deleting some would cost the floor.
+            deployment["spec"].pop("revisionHistoryLimit", None)
+        return made
+
+
+def deployment_patch(deployment: Object) -> Object:
+    """Return the change of a plain Deployment's image as a JSON merge patch."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return {"spec": {"template": {"spec": {"containers": [container | {"image": _NEXT_IMAGE}]}}}}
+
+
+def _base() -> Object:
+    base: Object = yaml.safe_load(resources.files(__package__).joinpath("set.yaml").read_text())
+    return base
 
 
 def _named(base: Object, name: str) -> Object:

@@ -14,5 +14,5 @@ def test_latency():
 
 def test_ratio_to_the_floor():
     usage = Usage(1.0, {})
-    phase = Phase("create", Floor(2.0, {}, usage), Operated(3.0, Latency(1, 1, 1), usage))
+    phase = Phase("create", "created", Floor(2.0, {}, usage), Operated(3.0, Latency(1, 1, 1), usage))
     assert phase.ratio == 1.5
