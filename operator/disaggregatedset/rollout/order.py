@@ -204,10 +204,11 @@ def plan_set(
         if name not in outcomes:
             outcomes[name] = Outcome("", replace(_NOTHING, done=True), State(), removals=gone)
             continue
-        target = revisions[name, outcomes[name].target].identity
+        # What is wanted comes up when it is its turn.
+        planned = {revisions[name, outcomes[name].target].identity, tiers[name].wanted.identity}
         beside = [
             write
-            for identity in sorted(kept - {target})
+            for identity in sorted(kept - planned)
             for write in _keep_up(name, tiers[name], identity, revisions, running)
         ]
         outcomes[name] = replace(outcomes[name], removals=gone, beside=tuple(beside))

@@ -173,7 +173,7 @@ async def test_what_was_desired_is_stored_before_the_first_pod_moves(world: Worl
 @pytest.mark.parametrize("dies_after", range(1, 12))
 async def test_dying_after_any_write(world: World, dies_after: int) -> None:
     world.roll("engine:2")
-    world.server.answers += [None] * dies_after + [status_of(500, "InternalError", "gone")] * 20
+    world.server.answers += [None] * dies_after + [status_of(500, "InternalError", "gone") for _ in range(20)]
     for _ in range(9):
         try:
             await world.turn()

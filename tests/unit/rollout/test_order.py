@@ -49,7 +49,7 @@ def outcomes(
 
 
 def writes(made: Mapping[str, Outcome]) -> list[str]:
-    return [f"{w.role} of {w.revision}: {w.replicas}" for outcome in made.values() for w in outcome.plan.writes]
+    return [f"{w.role} of {w.revision}: {w.replicas}" for outcome in made.values() for w in outcome.writes]
 
 
 def started(made: Mapping[str, Outcome]) -> set[str]:
@@ -279,6 +279,12 @@ def test_a_first_rollout_that_never_ended_goes_on_while_another_models_servers_c
     nothing = outcomes(NEW_MODEL, FIRST.run(*SERVERS), before=[FIRST], states=FIRST.good | {"compute": first})
     assert nothing["compute"].state == State(), "what was never there is no rollout"
     assert not nothing["compute"].plan.writes
+
+
+def test_servers_of_a_new_model_wait_their_turn_though_no_engine_has_started_yet() -> None:
+    made = outcomes(NEW_MODEL, FIRST.run(*SERVERS), before=[FIRST], states=FIRST.good)
+    assert writes(made) == ["weights of weights of m2: 1", "kv-coordinator of kv-coordinator of m2: 1"]
+    assert made["kv-cache"].waits_for == ("kv-coordinator",)
 
 
 # Revisions within one identity.

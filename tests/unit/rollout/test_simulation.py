@@ -130,7 +130,7 @@ class Simulation:
 
     def _writes(self) -> Iterator[Callable[[], None]]:
         for group, outcome in self.outcomes.items():
-            for write in outcome.plan.writes:
+            for write in outcome.writes:
                 yield lambda w=write, g=group: self._scale(g, w.role, w.revision, w.replicas)
         for group, outcome in self.outcomes.items():
             for gone in (*outcome.plan.deletions, *outcome.removals):
@@ -270,10 +270,11 @@ _changes = st.tuples(
     st.just("change"), st.sampled_from(sorted(CHANGES)), st.sampled_from([None, None, *_GROUPS]), st.booleans()
 )
 _reconciles = st.tuples(st.just("reconcile"), st.none() | st.integers(0, 4))
+_run = st.tuples(st.just("run"), st.integers(1, 9))
 _pods = st.tuples(st.just("pods"), st.integers(0, 2))
 _time = st.tuples(st.just("time"), st.sampled_from([1, 50, 120]))
 _back = st.tuples(st.just("back"))
-_events = st.lists(st.one_of(_changes, _reconciles, _reconciles, _reconciles, _pods, _pods, _time, _back), max_size=50)
+_events = st.lists(st.one_of(_changes, _reconciles, _run, _run, _pods, _time, _back), max_size=30)
 
 
 def _play(world: Simulation, events: list[tuple[Any, ...]]) -> None:
@@ -289,6 +290,11 @@ def _play(world: Simulation, events: list[tuple[Any, ...]]) -> None:
             world.change(specs[-1])
         elif what == "pods":
             world.pods(*event)
+        elif what == "run":
+            for _ in range(*event):
+                world.reconcile()
+                world.pods(1)
+                world.look()
         elif what == "time":
             world.now += timedelta(seconds=event[0])
         else:
@@ -322,7 +328,7 @@ def test_a_set_that_changes_while_it_comes_up(events: list[tuple[Any, ...]]) -> 
 
 
 @settings(max_examples=20)
-@given(events=_events, wipes=st.lists(st.integers(0, 49), max_size=3))
+@given(events=_events, wipes=st.lists(st.integers(0, 29), max_size=3))
 def test_a_status_that_is_wiped_by_hand_only_costs_what_was_remembered(
     events: list[tuple[Any, ...]], wipes: list[int]
 ) -> None:
@@ -332,7 +338,7 @@ def test_a_status_that_is_wiped_by_hand_only_costs_what_was_remembered(
     world._check_limits = lambda *_: None  # type: ignore[method-assign]
     good_only = [(*event[:2], None, *event[3:]) if event[0] == "change" else event for event in events]
     specs = world.wanted
-    for start, end in zip([0, *sorted(wipes)], [*sorted(wipes), 50], strict=True):
+    for start, end in zip([0, *sorted(wipes)], [*sorted(wipes), 30], strict=True):
         _play(world, good_only[start:end])
         world.change(CHANGES["flag"](specs, 100 + end))
         for _ in range(3):
