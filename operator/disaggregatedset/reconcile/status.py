@@ -271,14 +271,11 @@ def _progress(findings: Findings, roles: Sequence[RoleStatus]) -> tuple[bool, st
     outcomes = findings.outcomes
     rolling = _rolling(findings)
     words = "; ".join(f"{group}: {o.plan.message}" for group, o in rolling.items())
-    moving = {group: o for group, o in rolling.items() if o.plan.phase not in _STANDING and not _gave_up(o)}
+    moving = [o for o in rolling.values() if o.plan.phase not in _STANDING and not _gave_up(o)]
     if moving:
-        first = next(iter(moving.values()))
+        first = moving[0]
         fresh = first.state.record is not None and first.state.record.start is None
         phase = phase_of(first)
-        waiting = [_waits(group, o) for group, o in outcomes.items() if moving.keys() & set(o.waits_for)]
-        if waiting and phase == Phase.PROGRESSING:
-            return True, "WaitingForTiers", "; ".join([*waiting, words])
         started = "Starting" if fresh else "RollingOut"
         return True, started if phase == Phase.PROGRESSING else phase, words
     stuck: set[str] = set()
@@ -286,7 +283,8 @@ def _progress(findings: Findings, roles: Sequence[RoleStatus]) -> tuple[bool, st
         if o.state.failure is not None or group in rolling or stuck.intersection(o.waits_for):
             stuck.add(group)
         elif o.waits_for:
-            return True, "WaitingForTiers", _waits(group, o)
+            others = o.waits_for
+            return True, "WaitingForTiers", f"{group} waits until {' and '.join(others)} {_be(others)} ready"
     if rolling:
         first = next(iter(rolling.values()))
         return False, _STANDING.get(first.plan.phase, "ProgressDeadlineExceeded"), words
@@ -297,11 +295,6 @@ def _progress(findings: Findings, roles: Sequence[RoleStatus]) -> tuple[bool, st
     if unready or not all(o.complete for o in outcomes.values()):
         return True, "Scaling", f"waiting for pods; ready/desired: {', '.join(unready)}"
     return False, "Complete", "everything is as desired"
-
-
-def _waits(group: str, outcome: Outcome) -> str:
-    others = outcome.waits_for
-    return f"{group} waits until {' and '.join(others)} {_be(others)} ready"
 
 
 def _gave_up(outcome: Outcome) -> bool:
