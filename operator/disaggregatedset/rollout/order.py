@@ -228,6 +228,9 @@ def _plan_tier(
     goal = aim(state, tier.wanted.name, spec.policy)
     target = revisions.get((name, goal.target), tier.wanted)  # the record of the last good one may be lost
     mine = [r for r in running if r.group == name]
+    if target.identity != tier.wanted.identity and not any(r.revision == target.name for r in mine):
+        # It failed, and nobody uses the last good one: going back to that is to be rid of what failed.
+        return Outcome(target.name, replace(_NOTHING, done=True), replace(state, record=None))
     waits_for: tuple[str, ...] = ()
     pauses = False
     if not any(r.revision == target.name for r in mine):

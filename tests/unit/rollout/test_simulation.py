@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from disaggregatedset.api import DisaggregatedSetStatus
@@ -311,6 +311,12 @@ def _play(world: Simulation, events: list[tuple[Any, ...]]) -> None:
     kv=st.booleans(),
     rollout=st.sampled_from([(1, 0), (0, 1), (2, 1)]),
     events=_events,
+)
+@example(  # the KV cache that was good is used by nobody when that of the next model fails
+    scoped=False,
+    kv=False,
+    rollout=(1, 0),
+    events=[("change", "with kv", None, False), ("run", 2), ("change", "model", "kv-cache", False)],
 )
 def test_a_set_that_was_good_survives_everything(
     scoped: bool, kv: bool, rollout: tuple[int, int], events: list[tuple[Any, ...]]
