@@ -12,6 +12,7 @@ from e2e.cluster import binaries
 from e2e.cluster.cache import clusters_directory
 from e2e.cluster.embedded import EmbeddedCluster
 from e2e.cluster.errors import ClusterError
+from e2e.cluster.foreign import obtain_crds
 from e2e.cluster.model import Layout
 from e2e.cluster.versions import KUBERNETES
 
@@ -107,8 +108,10 @@ def kubeconfig(name: str) -> None:
 @version_option
 def build(kubernetes: str | None) -> None:
     """Build what is missing, start nothing, and print where everything is."""
-    for executable, path in binaries.obtain(kubernetes).items():
+    for executable, path in {**binaries.obtain(kubernetes), **binaries.obtain_tools()}.items():
         click.echo(f"{executable}\t{path}")
+    for project, paths in obtain_crds().items():
+        click.echo(f"{project}\t{' '.join(map(str, paths))}")
 
 
 def _show(name: str) -> bool:

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from e2e.cluster import gobuild, versions
@@ -28,16 +28,28 @@ def obtain(kubernetes: str | None = None) -> Mapping[str, Path]:
     ClusterError
         If something can't be built; the message says why.
     """
-    components = versions.components(versions.kubernetes_version(kubernetes))
-    found = {component: find(component) for component in components}
-    progress = BuildProgress(sum(path is None for path in found.values()))
-    return {component.name: path or _build(component, progress) for component, path in found.items()}
+    return _obtain(versions.components(versions.kubernetes_version(kubernetes)))
+
+
+def obtain_tools() -> Mapping[str, Path]:
+    """Return the executables that are needed beside a cluster, found or built as those of a cluster are."""
+    return _obtain(versions.tools())
 
 
 def kubectl(kubernetes: str | None = None) -> Path:
     """Return kubectl, which is built only if it is nowhere to be found."""
     component = versions.kubectl(versions.kubernetes_version(kubernetes))
     return find(component) or _build(component, BuildProgress(1))
+
+
+def helm() -> Path:
+    """Return Helm, which is built only if it is nowhere to be found."""
+    return _obtain([versions.helm()])["helm"]
+
+
+def helm_docs() -> Path:
+    """Return helm-docs, which is built only if it is nowhere to be found."""
+    return _obtain([versions.helm_docs()])["helm-docs"]
 
 
 def find(component: Component) -> Path | None:
@@ -58,6 +70,12 @@ def version_of(executable: Path) -> str | None:
         return None
     match = re.search(r"v?(\d+\.\d+\.\d+)", result.stdout)
     return minor_of(match.group(1)) if match else None
+
+
+def _obtain(components: Sequence[Component]) -> Mapping[str, Path]:
+    found = {component: find(component) for component in components}
+    progress = BuildProgress(sum(path is None for path in found.values()))
+    return {component.name: path or _build(component, progress) for component, path in found.items()}
 
 
 def _installed(name: str) -> list[Path]:

@@ -21,6 +21,11 @@ def binaries_directory() -> Path:
     return cache_directory() / "bin"
 
 
+def crds_directory() -> Path:
+    """Return the directory that has one folder per project and version."""
+    return cache_directory() / "crds"
+
+
 def clusters_directory() -> Path:
     """Return the directory that has one folder per running cluster."""
     return cache_directory() / "clusters"

@@ -21,6 +21,16 @@ _APPLY = "application/apply-patch+yaml"
 _MERGE = "application/merge-patch+json"
 
 
+def has_condition(kind: str) -> Callable[[Object], bool]:
+    """Return a function that tells whether an object has a condition and it is true."""
+
+    def wanted(obj: Object) -> bool:
+        conditions = (obj.get("status") or {}).get("conditions") or []
+        return any(condition["type"] == kind and condition["status"] == "True" for condition in conditions)
+
+    return wanted
+
+
 class ApiError(Exception):
     """The API server refused a request.
 

@@ -230,6 +230,8 @@ def _controller_manager(files: Files, ports: Mapping[str, int], options: Options
         "use-service-account-credentials": "true",
         # Alone it needs no election, and a lost one would end it when the API server stops for a while.
         "leader-elect": "false",
+        # It is also how long an autoscaler takes to see a new value, and a test would wait for that: by default 15 s.
+        "horizontal-pod-autoscaler-sync-period": "1s",
         **_dra_flags(options),
     }
     if not options.stock_client_limits:

@@ -9,6 +9,7 @@ import pytest
 from e2e.cluster import binaries
 from e2e.cluster.base import Cluster
 from e2e.cluster.embedded import EmbeddedCluster
+from e2e.cluster.metrics import Metrics
 
 GPUS_PER_NODE = 4
 GPU_NODES = 2
@@ -30,6 +31,13 @@ def cluster(cluster_binaries: None) -> Iterator[Cluster]:  # noqa: ARG001
     with EmbeddedCluster() as shared:
         shared.add_nodes(GPU_NODES, devices=GPUS_PER_NODE)
         shared.add_nodes(1)
+        yield shared
+
+
+@pytest.fixture(scope="session")
+def metrics(cluster: Cluster) -> Iterator[Metrics]:
+    """Give the metrics that autoscalers of the shared cluster scale by; there are none until a test sets them."""
+    with Metrics(cluster) as shared:
         yield shared
 
 

@@ -51,6 +51,35 @@ def build(component: Component, directory: Path, log: Path) -> None:
     shutil.rmtree(module)
 
 
+def download(module: str, version: str, directory: Path) -> Path:
+    """Download a Go module, build nothing, and return the directory with its files.
+
+    Parameters
+    ----------
+    module, version
+        The module, and its version without the leading ``v``.
+    directory
+        An empty directory, which stays so.
+
+    Raises
+    ------
+    ClusterError
+        Where Go is missing, or the download fails.
+    """
+    command = ["go", "mod", "download", "-json", f"{module}@v{version}"]
+    try:
+        result = subprocess.run(
+            command, cwd=directory, env=_go_environment(), capture_output=True, text=True, check=False
+        )
+    except FileNotFoundError:
+        raise ClusterError(
+            f"{module} v{version} has to be downloaded, but there is no Go in PATH. Install Go (https://go.dev/dl/)."
+        ) from None
+    if result.returncode:
+        raise ClusterError(f"downloading {module} v{version} failed:\n{result.stdout}{result.stderr}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
 def go_mod(component: Component, upstream: dict[str, Any]) -> str:
     """Return a go.mod from which a component can be built.
 
@@ -73,12 +102,13 @@ def go_mod(component: Component, upstream: dict[str, Any]) -> str:
 
 
 def version_flags(component: Component) -> str:
-    """Return the linker flags that tell a Kubernetes binary its version. Without them kubectl refuses to work."""
-    if not component.is_kubernetes:
-        return ""
-    major, minor = component.minor.split(".")
-    values = {"gitVersion": f"v{component.version}", "gitMajor": major, "gitMinor": minor}
-    return " ".join(f"-X {package}.{key}={value}" for package in _VERSION_PACKAGES for key, value in values.items())
+    """Return the linker flags that tell a binary its version. Without them kubectl refuses to work."""
+    variables = list(component.variables)
+    if component.is_kubernetes:
+        major, minor = component.minor.split(".")
+        values = {"gitVersion": f"v{component.version}", "gitMajor": major, "gitMinor": minor}
+        variables += [(f"{package}.{key}", value) for package in _VERSION_PACKAGES for key, value in values.items()]
+    return " ".join(f"-X {name}={value}" for name, value in variables)
 
 
 def _go_environment() -> dict[str, str]:
