@@ -1,4 +1,4 @@
-"""A case for every bound of the schema, made from the set that has every field."""
+"""A case for every bound of the schemas, made from the objects that have every field."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from disaggregatedset.api.crd import custom_resource_definition
-from tests.api.cases import Rejected, Schema, accepted, compact, nodes
+from disaggregatedset.api.crd import ROLE_SCALERS, SETS, Resource, custom_resource_definition
+from tests.api.cases import Rejected, Schema, compact, load, nodes
+
+#: The objects that have every field.
+_EVERYTHING = ((SETS, "accepted/everything.yaml"), (ROLE_SCALERS, "role-scaler.yaml"))
 
 _KEYWORDS = (
     "enum",
@@ -24,17 +27,17 @@ _KEYWORDS = (
 
 
 class _Field(NamedTuple):
-    """A field of the schema, with the first place where the set has it."""
+    """A field of the schema, with the first place where the object has it."""
 
     schema: Schema
     path: str
     place: tuple[str, Any] | None
 
 
-def _fields() -> list[_Field]:
-    """List the fields of spec; those that look alike in several tiers once, where the set has them."""
-    everything = accepted()["everything"]
-    spec = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+def _fields(resource: Resource, everything: dict[str, Any]) -> list[_Field]:
+    """List the fields of spec; those that look alike in several tiers once, where the object has them."""
+    schema = custom_resource_definition(resource)["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    spec = schema["properties"]["spec"]
     fields: dict[tuple[str, str], _Field] = {}
     for path, node in nodes(spec, ".spec"):
         shape = (path.rsplit(".", 1)[-1], compact(node))
@@ -44,22 +47,30 @@ def _fields() -> list[_Field]:
 
 
 def unused_fields() -> list[str]:
-    """List the fields that accepted/everything.yaml lacks."""
-    return [field.path for field in _fields() if field.place is None]
+    """List the fields that the objects lack which should have every one."""
+    return [
+        f"{path}: {field.path}"
+        for resource, path in _EVERYTHING
+        for field in _fields(resource, load(path))
+        if field.place is None
+    ]
 
 
 def beyond_bounds() -> Iterator[Rejected]:
     """Go beyond each bound of each field in turn."""
-    for field in _fields():
-        if field.place is None:
-            continue
-        name, value = field.place[0].removeprefix("."), field.place[1]
-        for keyword in _KEYWORDS:
-            if keyword in field.schema:
-                beyond, message = _beyond(keyword, field.schema[keyword], value)
-                yield Rejected(f"{name} {keyword}", {name: beyond}, name, message)
-        for child in field.schema.get("required", ()):
-            yield Rejected(f"{name}.{child} required", {f"{name}.{child}": None}, f"{name}.{child}", "Required value")
+    for resource, path in _EVERYTHING:
+        for field in _fields(resource, load(path)):
+            if field.place is None:
+                continue
+            name, value = field.place[0].removeprefix("."), field.place[1]
+            label = f"{resource.short_name} {name}"
+            for keyword in _KEYWORDS:
+                if keyword in field.schema:
+                    beyond, message = _beyond(keyword, field.schema[keyword], value)
+                    yield Rejected(f"{label} {keyword}", {name: beyond}, name, message, path)
+            for child in field.schema.get("required", ()):
+                missing = f"{name}.{child}"
+                yield Rejected(f"{label}.{child} required", {missing: None}, missing, "Required value", path)
 
 
 def _too_many(value: list[Any], count: int) -> list[Any]:

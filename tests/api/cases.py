@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from disaggregatedset.api.pod_template import BOUNDS
+from disaggregatedset.api.kubernetes_types import BOUNDS
 
 HERE = Path(__file__).parent
 Schema = dict[str, Any]
@@ -19,17 +19,22 @@ Schema = dict[str, Any]
 _STEP = re.compile(r"\.?([^.\[\]]+)|\[(\d+)\]|\['([^']+)'\]")
 
 
+#: Where the schema has types of Kubernetes, and their names there.
+_KUBERNETES_TYPES = {".template": "pod_template", ".metrics[]": "metric", ".behavior": "scaling_behavior"}
+
+
 class Rejected(NamedTuple):
-    """A change of the base set that the API server must refuse."""
+    """A change of an object that is accepted, which the API server must refuse."""
 
     name: str
     changes: dict[str, Any]
     field: str
     message: str
+    base: str = "base.yaml"
 
     def object(self) -> dict[str, Any]:
-        """Return the base set with the changes."""
-        return changed(load("base.yaml"), self.changes)
+        """Return the object with the changes."""
+        return changed(load(self.base), self.changes)
 
 
 def load(path: str) -> Any:
@@ -68,16 +73,21 @@ def changed(obj: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 
 def nodes(schema: Schema, path: str = "", limits: Schema | None = None) -> Iterator[tuple[str, Schema]]:
-    """Walk what the models say: all of the schema, but of pod templates only what has limits of ours."""
+    """Walk what the models say: all of the schema, but of types of Kubernetes only what has limits of ours."""
     yield path, schema
-    if path.endswith(".template"):
-        limits = BOUNDS
+    if (kubernetes_type := kubernetes_type_at(path)) is not None:
+        limits = BOUNDS[kubernetes_type]
     for name, child in schema.get("properties", {}).items():
         if limits is None or name in limits.get("properties", {}):
             yield from nodes(child, f"{path}.{name}", limits and limits["properties"][name])
     for key, suffix in (("items", "[]"), ("additionalProperties", "[*]")):
         if key in schema and (limits is None or key in limits):
             yield from nodes(schema[key], f"{path}{suffix}", limits and limits[key])
+
+
+def kubernetes_type_at(path: str) -> str | None:
+    """Return the name of the type of Kubernetes that the schema has at a path."""
+    return next((name for end, name in _KUBERNETES_TYPES.items() if path.endswith(end)), None)
 
 
 def compact(value: Any) -> str:

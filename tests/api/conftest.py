@@ -30,12 +30,11 @@ def spec_schema(schema: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def installing(cluster: Cluster) -> str:
-    """Install the CRD as a user does, and return what kubectl said."""
-    path = HERE.parents[1] / "crds" / generated.FILE_NAME
-    said = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(path))
-    cluster.client.wait(
-        "apiextensions.k8s.io/v1", "CustomResourceDefinition", f"{generated.PLURAL}.{GROUP}", None, _is_established
-    )
+    """Install the CRDs as a user does, and return what kubectl said."""
+    said = cluster.kubectl("apply", "--server-side", "--force-conflicts", "-f", str(HERE.parents[1] / "crds"))
+    for resource in generated.RESOURCES:
+        name = f"{resource.plural}.{GROUP}"
+        cluster.client.wait("apiextensions.k8s.io/v1", "CustomResourceDefinition", name, None, _is_established)
     return re.sub(r"\s+", " ", said.stdout + said.stderr).strip()
 
 
@@ -46,5 +45,5 @@ def _is_established(crd: dict[str, Any]) -> bool:
 
 @pytest.fixture
 def server(cluster: Cluster, installing: str) -> Cluster:
-    """A cluster that has the CRD."""
+    """A cluster that has the CRDs."""
     return cluster

@@ -16,6 +16,11 @@ from tests.api.cases import accepted, changed, load
 _SPEC = custom_resource_definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
 _META = {"apiVersion": "disaggregatedset.dev/v1alpha1", "kind": "DisaggregatedSet"}
 _TEMPLATE = {"spec": {"containers": [{"name": "engine", "image": "engine", "unknownToThisRelease": 1}]}}
+_OF_KUBERNETES = {
+    "template": _TEMPLATE,
+    "metrics[]": {"type": "Pods", "pods": {"target": {"type": "AverageValue", "unknownToThisRelease": 1}}},
+    "behavior": {"scaleUp": {"selectPolicy": "Disabled"}, "unknownToThisRelease": {}},
+}
 
 
 def _parse(obj: dict[str, Any]) -> DisaggregatedSet:
@@ -34,8 +39,8 @@ def test_accepted_cases_come_back_unchanged(name: str) -> None:
 
 def _values(schema: dict[str, Any], name: str = "") -> st.SearchStrategy[Any]:
     """What the schema accepts; of rules, only those that models repeat."""
-    if name == "template":
-        return st.just(_TEMPLATE)
+    if name in _OF_KUBERNETES:
+        return st.just(_OF_KUBERNETES[name])
     if name in {"maxSurge", "maxUnavailable"}:
         return st.integers(0, 1000) | st.integers(0, 100).map("{}%".format)
     if "x-kubernetes-int-or-string" in schema:
@@ -56,7 +61,7 @@ def _values(schema: dict[str, Any], name: str = "") -> st.SearchStrategy[Any]:
         case "object":
             return st.dictionaries(st.text(max_size=8), st.integers() | st.text(max_size=8), max_size=2)
         case "array":
-            return st.lists(_values(schema["items"]), min_size=schema.get("minItems", 0), max_size=2)
+            return st.lists(_values(schema["items"], f"{name}[]"), min_size=schema.get("minItems", 0), max_size=2)
         case "string":
             return st.text(min_size=schema.get("minLength", 0), max_size=min(schema["maxLength"], 16))
         case "integer":
@@ -73,7 +78,7 @@ def test_whatever_the_schema_accepts_comes_back_unchanged(spec: dict[str, Any]) 
 
 def test_fields_of_a_newer_release_are_ignored() -> None:
     base = load("base.yaml")
-    newer = changed(base, {"spec.compute.placement": {"policy": "Required"}})
+    newer = changed(base, {"spec.compute.prices": {"policy": "Cheapest"}})
     assert _dump(_parse(newer)) == base["spec"]
 
 
@@ -111,3 +116,38 @@ def test_defaults_are_those_of_the_schema() -> None:
         assert schema["default"] == {"maxSurge": 1, "maxUnavailable": 0}
         each = {name: child["default"] for name, child in schema["properties"].items()}
         assert each == schema["default"] == spec.kv_cache.rollout.model_dump(by_alias=True)
+    for schema in (tier["properties"]["scaling"] for tier in tiers):
+        assert schema["default"] == spec.kv_cache.scaling.model_dump(mode="json", by_alias=True, exclude_none=True)
+        assert schema["default"] == {"mode": schema["properties"]["mode"]["default"]} == {"mode": "Static"}
+
+
+def test_defaults_of_what_shrinks_and_is_placed_and_routed() -> None:
+    asked = {
+        "spec.kvCache": {"template": _TEMPLATE},
+        "spec.compute.placement": {"topologyKey": "rack"},
+        "spec.routing": {"inferencePool": {"targetPorts": [{"number": 8000}], "endpointPickerRef": {"name": "epp"}}},
+    }
+    spec = _parse(changed(load("base.yaml"), asked)).spec
+    dumped = spec.model_dump(mode="json", by_alias=True, exclude_none=True)
+    assert dumped["kvCache"]["scaleDown"] == {"maxStep": 1, "periodSeconds": 300}
+    assert dumped["compute"]["placement"] == {"topologyKey": "rack", "policy": "Preferred", "exclusive": False}
+    assert dumped["compute"]["roles"][0]["allowZero"] is False
+    picker = dumped["routing"]["inferencePool"]["endpointPickerRef"]
+    assert picker == {
+        "group": "",
+        "kind": "Service",
+        "name": "epp",
+        "port": {"number": 9002},
+        "failureMode": "FailClose",
+    }
+    properties = _SPEC["properties"]
+    picked = properties["routing"]["properties"]["inferencePool"]["properties"]["endpointPickerRef"]["properties"]
+    for schema, values in (
+        (properties["kvCache"]["properties"]["scaleDown"]["properties"], dumped["kvCache"]["scaleDown"]),
+        (properties["compute"]["properties"]["placement"]["properties"], dumped["compute"]["placement"]),
+        (picked, picker),
+    ):
+        assert {name: child["default"] for name, child in schema.items() if "default" in child} == {
+            name: value for name, value in values.items() if name not in ("name", "topologyKey")
+        }
+    assert properties["kvCache"]["properties"]["scaleDown"]["default"] == {}

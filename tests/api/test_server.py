@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import json
 import re
+from collections.abc import Iterator
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 import yaml
+from pydantic import BaseModel
 
-from disaggregatedset.api import GROUP, DisaggregatedSet, DisaggregatedSetStatus
-from disaggregatedset.api.crd import PLURAL
+from disaggregatedset.api import GROUP, ConditionType, DisaggregatedSet, DisaggregatedSetStatus
+from disaggregatedset.api.crd import RESOURCES
 from e2e.cluster.base import Cluster
 from tests.api.bounds import beyond_bounds
 from tests.api.cases import Rejected, accepted, changed, compact, load, rejected
@@ -39,13 +41,15 @@ def _assert_says(stderr: str, field: str, message: str) -> None:
     assert re.search(wanted, stderr, re.MULTILINE), stderr
 
 
-def test_crd_is_accepted_without_warnings(server: Cluster, installing: str) -> None:
-    assert re.fullmatch(
-        rf"customresourcedefinition.apiextensions.k8s.io/{PLURAL}.{GROUP} serverside-applied", installing
+def test_crds_are_accepted_without_warnings(server: Cluster, installing: str) -> None:
+    names = [f"{resource.plural}.{GROUP}" for resource in RESOURCES]
+    assert installing == " ".join(
+        f"customresourcedefinition.apiextensions.k8s.io/{name} serverside-applied" for name in names
     )
-    crd = json.loads(server.kubectl("get", "crd", f"{PLURAL}.{GROUP}", "-o", "json").stdout)
-    conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
-    assert conditions == {"NamesAccepted": "True", "Established": "True"}
+    for name in names:
+        crd = json.loads(server.kubectl("get", "crd", name, "-o", "json").stdout)
+        conditions = {condition["type"]: condition["status"] for condition in crd["status"]["conditions"]}
+        assert conditions == {"NamesAccepted": "True", "Established": "True"}
 
 
 @pytest.mark.parametrize("name", accepted())
@@ -73,9 +77,36 @@ def test_rejected_cases_say_why(server: Cluster, case: Rejected) -> None:
 
 @pytest.mark.parametrize("case", list(beyond_bounds()), ids=lambda case: case.name)
 def test_every_bound_of_the_schema_holds(server: Cluster, case: Rejected) -> None:
-    answer = _try(server, changed(accepted()["everything"], case.changes))
+    answer = _try(server, case.object())
     assert answer.returncode != 0
     _assert_says(answer.stderr, case.field, case.message)
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        (name, role["name"])
+        for name, obj in accepted().items()
+        for role in obj["spec"]["compute"]["roles"]
+        if role.get("scaling", {}).get("mode") == "HPA"
+    ],
+)
+def test_an_autoscaler_takes_what_a_set_may_say(server: Cluster, name: str, role: str) -> None:
+    roles = {each["name"]: each for each in accepted()[name]["spec"]["compute"]["roles"]}
+    spec = {
+        key: value
+        for key, value in roles[role]["scaling"].items()
+        # Whether it scales to zero is up to the cluster's feature gate HPAScaleToZero.
+        if key != "mode" and (key, value) != ("minReplicas", 0)
+    }
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": name},
+        "spec": {"scaleTargetRef": {"apiVersion": f"{GROUP}/v1alpha1", "kind": "RoleScaler", "name": "any"}, **spec},
+    }
+    answer = _try(server, autoscaler)
+    assert (answer.returncode, answer.stderr) == (0, "")
 
 
 def test_apply_names_a_misspelled_field(server: Cluster, namespace: str) -> None:
@@ -103,6 +134,16 @@ def test_explain_reads_well(server: Cluster) -> None:
     text = _explain(server, "dset.spec.rollout")
     assert "onFailure <string> enum: Rollback, Hold Rollback: capacity returns to the last good revision" in text
     assert "template <Object> -required- The pods: a PodTemplateSpec." in _explain(server, "dset.spec.weights")
+    text = _explain(server, "dset.spec.compute.roles.scaling")
+    assert "mode <string> enum: Static, External, HPA, Follow Static: replicas of the set." in text
+    assert (
+        "minReplicas <integer> The fewest pods; absent: none, and 1 for mode HPA, where 0 needs Kubernetes 1.37" in text
+    )
+    text = _explain(server, "dset.spec.routing.inferencePool.endpointPickerRef")
+    assert "failureMode <string> enum: FailOpen, FailClose While it does not answer, FailClose refuses requests" in text
+    assert "averageUtilization <integer>" in _explain(
+        server, "dset.spec.weights.scaling.metrics.containerResource.target"
+    )
     assert "imagePullPolicy <string>" in _explain(server, "dset.spec.weights.template.spec.containers")
 
 
@@ -140,11 +181,50 @@ def test_columns_short_name_and_category(server: Cluster, namespace: str) -> Non
     assert row[-3:] == ["NameConflict", "engine 4/6", "0123456789"]
 
 
+def _unset(model: BaseModel) -> Iterator[str]:
+    """List the fields that a model, or one within it, has no value for."""
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if value is None:
+            yield name
+        for part in value if isinstance(value, list) else [value]:
+            if isinstance(part, BaseModel):
+                yield from _unset(part)
+
+
 def test_a_status_with_everything_is_stored_as_written(server: Cluster, namespace: str) -> None:
     """An API server would drop what the schema of the status lacks, and the operator would forget it."""
     assert _create(server, namespace, changed(accepted()["minimal"], {"metadata.name": "full"})).returncode == 0
     now = "2026-01-01T00:00:00Z"
     status = {
+        "observedGeneration": 3,
+        "modelRevision": "m",
+        "summary": {"weights": "1/2", "kvCache": "3/6", "compute": "4/6", "roles": "words", "rollout": "words"},
+        "roles": [
+            {
+                "name": "kv-cache",
+                "tier": "kvCache",
+                "desired": 2,
+                "replicas": 6,
+                "ready": 5,
+                "updated": 6,
+                "revision": "k",
+                "claims": {"allocated": 5, "pending": 1},
+                "message": "words",
+                "scaleDown": {"replicas": 5, "lastStepAt": now},
+            }
+        ],
+        "conditions": [
+            {
+                "type": kind,
+                "status": "Unknown",
+                "observedGeneration": 3,
+                "lastTransitionTime": now,
+                "reason": "Words",
+                "message": "words",
+            }
+            for kind in ConditionType
+        ],
         "rollouts": [
             {
                 "group": "compute",
@@ -173,14 +253,7 @@ def test_a_status_with_everything_is_stored_as_written(server: Cluster, namespac
         ],
         "goodRevisions": {"compute": "a", "weights": "w"},
     }
-    models = DisaggregatedSetStatus.model_validate(status)
-    missing = {
-        name
-        for model in (*(models.rollouts or ()), *(models.failed_revisions or ()))
-        for name in type(model).model_fields
-        if getattr(model, name) is None
-    }
-    assert missing == set(), "the test writes every field"
+    assert set(_unset(DisaggregatedSetStatus.model_validate(status))) == set(), "the test writes every field"
     patch = ["--subresource=status", "--type=merge", "-p", compact({"status": status})]
     server.kubectl("patch", "dset", "full", "-n", namespace, *patch)
     assert _get(server, namespace, "full")["status"] == status

@@ -1,31 +1,42 @@
-"""The DisaggregatedSet API: pydantic models, and the CRD that is generated from them."""
+"""The API: pydantic models of the custom resources, and the CRDs that are generated from them."""
 
 from disaggregatedset.api.accelerators import POD_CLAIM_NAME, Accelerators, AllocationMode
-from disaggregatedset.api.base import API_VERSION, GROUP, VERSION
+from disaggregatedset.api.base import API_VERSION, GROUP, KV_CACHE, KV_COORDINATOR, VERSION, WEIGHTS
 from disaggregatedset.api.disaggregatedset import (
     KIND,
-    KV_CACHE,
-    KV_COORDINATOR,
-    WEIGHTS,
-    ClaimsStatus,
     ComputeRole,
-    Condition,
-    ConditionType,
     DisaggregatedSet,
     DisaggregatedSetSpec,
-    DisaggregatedSetStatus,
     Disruption,
-    FailedRevision,
     KVCache,
+    KVCoordinator,
     KVScope,
     OnFailure,
-    RoleStatus,
-    RolloutStatus,
     Scaled,
-    Summary,
-    Tier,
     Weights,
     WhenExhausted,
+)
+from disaggregatedset.api.placement import Placement, PlacementPolicy
+from disaggregatedset.api.routing import InferencePool
+from disaggregatedset.api.scaling import (
+    ROLE_SCALER_KIND,
+    RoleScalerSpec,
+    RoleScalerStatus,
+    ScaleDown,
+    Scaling,
+    ScalingMode,
+)
+from disaggregatedset.api.status import (
+    ClaimsStatus,
+    Condition,
+    ConditionType,
+    DisaggregatedSetStatus,
+    FailedRevision,
+    RoleStatus,
+    RolloutStatus,
+    ScaleDownStatus,
+    Summary,
+    Tier,
 )
 
 __all__ = [
@@ -35,6 +46,7 @@ __all__ = [
     "KV_CACHE",
     "KV_COORDINATOR",
     "POD_CLAIM_NAME",
+    "ROLE_SCALER_KIND",
     "VERSION",
     "WEIGHTS",
     "Accelerators",
@@ -48,12 +60,22 @@ __all__ = [
     "DisaggregatedSetStatus",
     "Disruption",
     "FailedRevision",
+    "InferencePool",
     "KVCache",
+    "KVCoordinator",
     "KVScope",
     "OnFailure",
+    "Placement",
+    "PlacementPolicy",
+    "RoleScalerSpec",
+    "RoleScalerStatus",
     "RoleStatus",
     "RolloutStatus",
+    "ScaleDown",
+    "ScaleDownStatus",
     "Scaled",
+    "Scaling",
+    "ScalingMode",
     "Summary",
     "Tier",
     "Weights",

@@ -11,6 +11,12 @@ GROUP = "disaggregatedset.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
 
+#: Roles of the tiers that are one role each, which no compute role may be called.
+WEIGHTS, KV_CACHE, KV_COORDINATOR = "weights", "kv-cache", "kv-coordinator"
+
+#: More pods than any cluster runs, so that sums of them stay far from any integer's end.
+MAX_REPLICAS = 100_000
+
 
 class Model(BaseModel):
     """A part of a custom resource: camelCase on the wire, immutable here.
@@ -66,6 +72,9 @@ IntOrPercent = Annotated[
 
 #: The number of pods or other things of a role.
 Count = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int32"})]
+
+#: The number of pods that a role is to have. (A field that lowers the maximum of Count would keep that of Count.)
+Replicas = Annotated[int, Field(ge=0, le=MAX_REPLICAS, json_schema_extra={"format": "int32"})]
 
 DNS_LABEL = rule(
     "!format.dns1123Label().validate(self).hasValue()",

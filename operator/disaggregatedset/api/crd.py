@@ -1,6 +1,7 @@
-"""The CustomResourceDefinition, generated from the models.
+"""The CustomResourceDefinitions, generated from the models.
 
-``python -m disaggregatedset.api.crd`` writes it to ``crds/``; with ``--check`` it only says whether it is up to date.
+``python -m disaggregatedset.api.crd`` writes them to ``crds/``; with ``--check`` it only says whether they are up to
+date.
 """
 
 from __future__ import annotations
@@ -8,18 +9,18 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
-from disaggregatedset.api.base import GROUP, VERSION
-from disaggregatedset.api.disaggregatedset import KIND, POD_TEMPLATE_MARK, DisaggregatedSet
-from disaggregatedset.api.pod_template import pod_template_schema
+from disaggregatedset.api.base import GROUP, VERSION, Model
+from disaggregatedset.api.disaggregatedset import KIND, DisaggregatedSet
+from disaggregatedset.api.kubernetes_types import MARK, stored
+from disaggregatedset.api.scaling import ROLE_SCALER_KIND, RoleScaler
 from disaggregatedset.api.structural import Schema, structural_schema
 
-PLURAL = "disaggregatedsets"
-FILE_NAME = f"{GROUP}_{PLURAL}.yaml"
 COMMAND = "python -m disaggregatedset.api.crd"
 
 #: Characters up to which a mapping of plain values is written on one line.
@@ -35,42 +36,105 @@ def _condition(name: str, field: str) -> str:
     return f'.status.conditions[?(@.type=="{name}")].{field}'
 
 
-_COLUMNS: list[dict[str, Any]] = [
-    {"name": "Model", "type": "string", "jsonPath": ".spec.model.name"},
-    {"name": "Weights", "type": "string", "jsonPath": ".status.summary.weights"},
-    {"name": "KV", "type": "string", "jsonPath": ".status.summary.kvCache"},
-    {"name": "Compute", "type": "string", "jsonPath": ".status.summary.compute"},
-    {"name": "Rollout", "type": "string", "jsonPath": ".status.summary.rollout"},
-    {"name": "Available", "type": "string", "jsonPath": _condition("Available", "status")},
-    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
-    {"name": "Accepted", "type": "string", "jsonPath": _condition("Accepted", "reason"), "priority": 1},
-    {"name": "Roles", "type": "string", "jsonPath": ".status.summary.roles", "priority": 1},
-    {"name": "Model-Revision", "type": "string", "jsonPath": ".status.modelRevision", "priority": 1},
-]
+def _column(name: str, path: str, kind: str = "string", *, wide: bool = False) -> dict[str, Any]:
+    return {"name": name, "type": kind, "jsonPath": path} | ({"priority": 1} if wide else {})
 
 
-def custom_resource_definition() -> dict[str, Any]:
-    """Build the CustomResourceDefinition of DisaggregatedSets.
+_AGE = _column("Age", ".metadata.creationTimestamp", "date")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A kind that the CRDs define.
+
+    Attributes
+    ----------
+    kind, plural, short_name
+        Its names.
+    model
+        What its objects look like.
+    columns
+        What ``kubectl get`` shows of them.
+    scale
+        The ``/scale`` subresource, if it has one.
+    """
+
+    kind: str
+    plural: str
+    short_name: str
+    model: type[Model]
+    columns: tuple[dict[str, Any], ...]
+    scale: dict[str, str] | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file in ``crds/``."""
+        return f"{GROUP}_{self.plural}.yaml"
+
+
+SETS: Final = Resource(
+    KIND,
+    "disaggregatedsets",
+    "dset",
+    DisaggregatedSet,
+    (
+        _column("Model", ".spec.model.name"),
+        _column("Weights", ".status.summary.weights"),
+        _column("KV", ".status.summary.kvCache"),
+        _column("Compute", ".status.summary.compute"),
+        _column("Rollout", ".status.summary.rollout"),
+        _column("Available", _condition("Available", "status")),
+        _AGE,
+        _column("Accepted", _condition("Accepted", "reason"), wide=True),
+        _column("Roles", ".status.summary.roles", wide=True),
+        _column("Model-Revision", ".status.modelRevision", wide=True),
+    ),
+)
+ROLE_SCALERS: Final = Resource(
+    ROLE_SCALER_KIND,
+    "rolescalers",
+    "dscale",
+    RoleScaler,
+    (
+        _column("Role", ".spec.role"),
+        _column("Mode", ".spec.mode"),
+        _column("Desired", ".status.desiredReplicas", "integer"),
+        _column("Current", ".status.replicas", "integer"),
+        _AGE,
+        _column("Asked", ".spec.replicas", "integer", wide=True),
+        _column("Limited", _condition("ScalingLimited", "reason"), wide=True),
+    ),
+    scale={
+        "specReplicasPath": ".spec.replicas",
+        "statusReplicasPath": ".status.replicas",
+        "labelSelectorPath": ".status.selector",
+    },
+)
+RESOURCES: Final = (SETS, ROLE_SCALERS)
+
+
+def custom_resource_definition(resource: Resource = SETS) -> dict[str, Any]:
+    """Build the CustomResourceDefinition of a kind.
 
     Returns
     -------
     dict
-        An ``apiextensions.k8s.io/v1`` CustomResourceDefinition whose schema is that of the models, with pod templates
-        typed in full.
+        An ``apiextensions.k8s.io/v1`` CustomResourceDefinition whose schema is that of the models, with Kubernetes' own
+        types in full.
     """
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{resource.plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["dset"],
+                "kind": resource.kind,
+                "listKind": f"{resource.kind}List",
+                "plural": resource.plural,
+                "singular": resource.kind.lower(),
+                "shortNames": [resource.short_name],
                 "categories": ["inference"],
             },
             "versions": [
@@ -78,24 +142,24 @@ def custom_resource_definition() -> dict[str, Any]:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
-                    "additionalPrinterColumns": _COLUMNS,
-                    "schema": {"openAPIV3Schema": _root_schema()},
+                    "subresources": {"status": {}} | ({"scale": resource.scale} if resource.scale else {}),
+                    "additionalPrinterColumns": list(resource.columns),
+                    "schema": {"openAPIV3Schema": _root_schema(resource.model)},
                 }
             ],
         },
     }
 
 
-def render() -> str:
-    """Render the CustomResourceDefinition as the YAML that is kept in ``crds/``."""
+def render(resource: Resource) -> str:
+    """Render a CustomResourceDefinition as the YAML that is kept in ``crds/``."""
     return _HEADER + yaml.dump(
-        custom_resource_definition(), Dumper=_Dumper, width=120, default_flow_style=None, sort_keys=True
+        custom_resource_definition(resource), Dumper=_Dumper, width=120, default_flow_style=None, sort_keys=True
     )
 
 
-def _root_schema() -> Schema:
-    schema = _with_pod_templates(structural_schema(DisaggregatedSet.model_json_schema()))
+def _root_schema(model: type[Model]) -> Schema:
+    schema = _with_kubernetes_types(structural_schema(model.model_json_schema()))
     properties = schema["properties"]
     properties["apiVersion"] = {"type": "string", "description": _API_VERSION}
     properties["kind"] = {"type": "string", "description": _KIND}
@@ -106,16 +170,16 @@ def _root_schema() -> Schema:
     return schema
 
 
-def _with_pod_templates(schema: Schema) -> Schema:
-    """Put the schema of pod templates where a field is marked; what the field says on top of it stays."""
-    if POD_TEMPLATE_MARK in schema:
-        own = {key: value for key, value in schema.items() if key != POD_TEMPLATE_MARK}
-        return {**pod_template_schema(), **own}
+def _with_kubernetes_types(schema: Schema) -> Schema:
+    """Put the schema of a type of Kubernetes where a field is marked; what the field says on top of it stays."""
+    if MARK in schema:
+        own = {key: value for key, value in schema.items() if key != MARK}
+        return {**stored(schema[MARK]), **own}
     result = dict(schema)
     if "properties" in schema:
-        result["properties"] = {name: _with_pod_templates(child) for name, child in schema["properties"].items()}
+        result["properties"] = {name: _with_kubernetes_types(child) for name, child in schema["properties"].items()}
     if "items" in schema:
-        result["items"] = _with_pod_templates(schema["items"])
+        result["items"] = _with_kubernetes_types(schema["items"])
     return result
 
 
@@ -132,20 +196,23 @@ class _Dumper(yaml.SafeDumper):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the CustomResourceDefinition, or check what is written; return the exit status."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Generate the CRD from the models.")
-    parser.add_argument("--check", action="store_true", help="write nothing, fail if the file is out of date")
-    parser.add_argument("--directory", type=Path, default=Path("crds"), help="where the file is (default: %(default)s)")
+    """Write the CustomResourceDefinitions, or check what is written; return the exit status."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description="Generate the CRDs from the models.")
+    parser.add_argument("--check", action="store_true", help="write nothing, fail if a file is out of date")
+    parser.add_argument("--directory", type=Path, default=Path("crds"), help="where they are (default: %(default)s)")
     options = parser.parse_args(arguments)
-    path: Path = options.directory / FILE_NAME
-    wanted = render()
-    if path.is_file() and path.read_text() == wanted:
-        return 0
-    if options.check:
-        sys.stderr.write(f"{path} is not what the models say: run `{COMMAND}`\n")
-        return 1
-    path.write_text(wanted)
-    return 0
+    status = 0
+    for resource in RESOURCES:
+        path: Path = options.directory / resource.file_name
+        wanted = render(resource)
+        if path.is_file() and path.read_text() == wanted:
+            continue
+        if options.check:
+            sys.stderr.write(f"{path} is not what the models say: run `{COMMAND}`\n")
+            status = 1
+        else:
+            path.write_text(wanted)
+    return status
 
 
 if __name__ == "__main__":

@@ -8,19 +8,29 @@ from typing import Annotated, Any
 from pydantic import ConfigDict, Field
 
 from disaggregatedset.api.accelerators import POD_CLAIM_NAME, Accelerators
-from disaggregatedset.api.base import API_VERSION, DNS_LABEL, Count, IntOrPercent, Model, rule, rules
+from disaggregatedset.api.base import (
+    API_VERSION,
+    DNS_LABEL,
+    KV_CACHE,
+    KV_COORDINATOR,
+    WEIGHTS,
+    IntOrPercent,
+    Model,
+    Replicas,
+    rule,
+    rules,
+)
+from disaggregatedset.api.kubernetes_types import MARK
+from disaggregatedset.api.placement import Placement
+from disaggregatedset.api.routing import Routing
+from disaggregatedset.api.scaling import ScaleDown, Scaling, follow_rules
+from disaggregatedset.api.status import DisaggregatedSetStatus
 
 KIND = "DisaggregatedSet"
-
-#: Roles of the tiers that are one role each, which no compute role may be called.
-WEIGHTS, KV_CACHE, KV_COORDINATOR = "weights", "kv-cache", "kv-coordinator"
 
 #: Longest sum of the lengths of a set's and a role's name: ``<set>-<role>-<revision>`` names a Service, so it has at
 #: most 63 characters, 10 of which are two hyphens and the revision.
 MAX_NAMES = 53
-
-#: More pods than any cluster runs, so that sums of them stay far from any integer's end.
-MAX_REPLICAS = 100_000
 
 #: Keys of labels that the operator sets on pods, so that a template can't.
 RESERVED_LABELS = (
@@ -30,9 +40,6 @@ RESERVED_LABELS = (
 RESERVED_LABEL_PREFIX = "disaggregatedset.dev/"
 
 _reserved = ", ".join(f"'{key}'" for key in RESERVED_LABELS)
-
-#: Marks, in the JSON schema, where the CRD has the schema of a pod template.
-POD_TEMPLATE_MARK = "x-disaggregatedset-pod-template"
 
 #: A PodTemplateSpec, kept as it was written: the CRD types it in full, and models would drop fields that are newer than
 #: they are.
@@ -65,7 +72,7 @@ PodTemplate = Annotated[
                 "restartPolicy: Always for sidecars",
                 field=".spec.ephemeralContainers",
             ),
-            **{POD_TEMPLATE_MARK: True},
+            **{MARK: "pod_template"},
         ),
     ),
 ]
@@ -142,7 +149,16 @@ class RoleRollout(Model):
 class Scaled(Model):
     """What every role has: pods, how many of them, with which devices."""
 
-    replicas: Count = Field(1, le=MAX_REPLICAS, description="How many pods; 1 if absent.")
+    replicas: Replicas = Field(
+        1,
+        description="How many pods; 1 if absent. With scaling.mode External and HPA only the first number, with Follow "
+        "none.",
+    )
+    scaling: Scaling = Field(
+        default_factory=Scaling,
+        description="Who decides how many pods there are.",
+        json_schema_extra={"default": {"mode": "Static"}},
+    )
     accelerators: Accelerators | None = Field(None, description="Devices that each pod claims through DRA.")
     rollout: RoleRollout = Field(
         default_factory=RoleRollout,
@@ -195,6 +211,11 @@ class KVCache(Scaled):
     required: bool = Field(
         True, description="Whether compute waits for the KV cache to be ready before it starts; true if absent."
     )
+    scale_down: ScaleDown = Field(
+        default_factory=ScaleDown,
+        description="How fast the tier shrinks: each pod that goes takes its part of the cache with it.",
+        json_schema_extra={"default": {}},
+    )
 
 
 class ComputeRole(Scaled):
@@ -213,16 +234,41 @@ class ComputeRole(Scaled):
             ),
         ),
     )
+    allow_zero: bool = Field(
+        False,
+        description="Whether the role may have no pods while others have some: the set can serve without it; false if "
+        "absent.",
+    )
+
+
+_SURELY_ZERO = (
+    "(r.scaling.mode == 'Static' ? r.replicas == 0 : has(r.scaling.maxReplicas) && r.scaling.maxReplicas == 0)"
+)
+_SURELY_MORE = "r.scaling.mode == 'Static' ? r.replicas > 0 : has(r.scaling.minReplicas) && r.scaling.minReplicas > 0"
 
 
 class Compute(Model):
     """The engines; all roles change revision together."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            rule(
+                f"!self.roles.exists(r, !r.allowZero && {_SURELY_ZERO}) || !self.roles.exists(r, {_SURELY_MORE})",
+                "a role has 0 replicas while others have more (by replicas or the bounds of scaling), so nothing could "
+                "be served: scale all roles to 0 or none, or set allowZero on a role that the set can serve without",
+                field=".roles",
+            )
+        )
+    )
 
     roles: list[ComputeRole] = Field(
         min_length=1,
         max_length=8,
         description="The roles that inference is split into, each scaling on its own.",
         json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
+    )
+    placement: Placement | None = Field(
+        None, description="Keeps the pods of a compute revision close to each other; absent: anywhere."
     )
 
 
@@ -265,152 +311,17 @@ class Rollout(Model):
 class DisaggregatedSetSpec(Model):
     """What is wanted: a model, and the tiers that serve it."""
 
+    model_config = ConfigDict(json_schema_extra=rules(*follow_rules()))
+
     model: ModelSpec = Field(description="The model that is served; a change of it rolls every tier.")
     weights: Weights | None = Field(
         None, description="The weights tier; absent: the engines load weights by themselves."
     )
     kv_cache: KVCache | None = Field(None, description="The KV cache tier; absent: the engines keep KV to themselves.")
     compute: Compute = Field(description="The compute tier: the engines.")
+    routing: Routing | None = Field(None, description="How requests find the engines; absent: by Services alone.")
     rollout: Rollout = Field(
         default_factory=Rollout, description="How changes roll out.", json_schema_extra={"default": {}}
-    )
-
-
-class Tier(StrEnum):
-    """The parts of inference that are kept apart."""
-
-    WEIGHTS = "weights"
-    KV_CACHE = "kvCache"
-    COMPUTE = "compute"
-
-
-class ConditionType(StrEnum):
-    """Conditions of a set."""
-
-    ACCEPTED = "Accepted"
-    AVAILABLE = "Available"
-    PROGRESSING = "Progressing"
-    DEGRADED = "Degraded"
-    ACCELERATORS_ALLOCATED = "AcceleratorsAllocated"
-
-
-class Condition(Model):
-    """A condition as in ``metav1.Condition``."""
-
-    type: str = Field(max_length=316, description="What the condition is about.")
-    status: str = Field(description="True, False or Unknown.", json_schema_extra={"enum": ["True", "False", "Unknown"]})
-    observed_generation: int | None = Field(None, ge=0, description="The generation that the condition was set for.")
-    last_transition_time: str = Field(
-        description="When status last changed.", json_schema_extra={"format": "date-time"}
-    )
-    reason: str = Field(
-        min_length=1,
-        max_length=1024,
-        pattern=r"^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$",
-        description="Why, in one word for machines.",
-    )
-    message: str = Field(max_length=32768, description="Why, in words for people.")
-
-
-class ClaimsStatus(Model):
-    """Claims of the pods of a role."""
-
-    allocated: Count = Field(description="Claims that have their devices.")
-    pending: Count = Field(description="Claims that wait for devices.")
-
-
-class RoleStatus(Model):
-    """What is there of a role, over all its revisions."""
-
-    name: str = Field(description="Name of the role.")
-    tier: Tier = Field(description="The tier that the role belongs to.")
-    desired: Count = Field(description="How many pods are wanted.")
-    replicas: Count = Field(description="How many pods there are.")
-    ready: Count = Field(description="How many pods are ready.")
-    updated: Count = Field(description="How many pods are of the wanted revision.")
-    revision: str = Field(description="The wanted revision.")
-    claims: ClaimsStatus | None = Field(None, description="Claims of the role's pods, where it has accelerators.")
-    message: str | None = Field(None, max_length=4096, description="What keeps the role from being as wanted.")
-
-
-class RolloutStatus(Model):
-    """A rollout that runs."""
-
-    group: str = Field(description="What rolls: weights, kv-coordinator, kv-cache or compute.")
-    from_revision: str | None = Field(None, alias="from", description="The revision that was there when it began.")
-    to: str = Field(description="The revision that it goes to.")
-    phase: str = Field(description="Where it stands: Progressing, WaitingForDevices, RollingBack, Paused or Held.")
-    message: str | None = Field(None, max_length=4096, description="What it waits for.")
-    old_replicas: dict[str, int] | None = Field(
-        None, description="Pods that were desired when it began, by role: what its guarantees are measured by."
-    )
-    generation: int = Field(description="The generation of the set that progress was seen in.")
-    progress: int = Field(description="Pods of the new revision that are ready, less those of others that are wanted.")
-    started_at: str = Field(description="When it began.", json_schema_extra={"format": "date-time"})
-    last_progress_at: str = Field(
-        description="When it last got closer to its end.", json_schema_extra={"format": "date-time"}
-    )
-    waiting_since: str | None = Field(
-        None, description="Since when the deadline's clock stands still.", json_schema_extra={"format": "date-time"}
-    )
-
-
-class FailedRevision(Model):
-    """A revision that failed, and is not tried again."""
-
-    group: str = Field(description="What it is a revision of: weights, kv-coordinator, kv-cache or compute.")
-    revision: str = Field(description="The revision.")
-    reason: str = Field(description="Why, in one word for machines.")
-    message: str = Field(max_length=4096, description="Why, in the words of a pod, a claim or the scheduler.")
-    failed_at: str = Field(description="When.", json_schema_extra={"format": "date-time"})
-    retry: str | None = Field(None, description="The value that annotation disaggregatedset.dev/retry had then.")
-    rollback_failed: bool | None = Field(None, description="Whether going back to the last good revision failed too.")
-
-
-class Summary(Model):
-    """Short strings for the columns of ``kubectl get``."""
-
-    weights: str | None = Field(None, description="ready/desired of the weights tier.")
-    kv_cache: str | None = Field(None, description="ready/desired of the KV cache tier.")
-    compute: str | None = Field(None, description="ready/desired of the compute tier.")
-    roles: str | None = Field(None, description="ready/desired of each role.")
-    rollout: str | None = Field(None, description="The phase of the rollouts that run.")
-
-
-class DisaggregatedSetStatus(Model):
-    """What there is, as the operator last saw it."""
-
-    observed_generation: int | None = Field(None, description="The generation that the status is about.")
-    model_revision: str | None = Field(
-        None, description="Hash of spec.model: what the weights and the KV cache are kept by."
-    )
-    summary: Summary | None = Field(None, description="Short strings for the columns of kubectl get.")
-    roles: list[RoleStatus] | None = Field(
-        None,
-        max_length=16,
-        description="The roles of all tiers.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["name"]},
-    )
-    rollouts: list[RolloutStatus] | None = Field(
-        None,
-        max_length=4,
-        description="The rollouts that run.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["group"]},
-    )
-    failed_revisions: list[FailedRevision] | None = Field(
-        None,
-        max_length=4,
-        description="The wanted revisions that failed.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["group"]},
-    )
-    good_revisions: dict[str, str] | None = Field(
-        None, description="The last good revision of each tier group: the last one whose rollout ended."
-    )
-    conditions: list[Condition] | None = Field(
-        None,
-        max_length=16,
-        description="Conditions: Accepted, Available, Progressing, Degraded, AcceleratorsAllocated.",
-        json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
     )
 
 

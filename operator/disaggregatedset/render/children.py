@@ -5,43 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from disaggregatedset.api import API_VERSION, KIND, KV_CACHE, DisaggregatedSet, Disruption
+from disaggregatedset.api import KV_CACHE, DisaggregatedSet, Disruption
 from disaggregatedset.render import names
+from disaggregatedset.render.manifest import Manifest, child
 from disaggregatedset.render.pods import service_ports
-from disaggregatedset.render.revisions import COMPUTE, digest
+from disaggregatedset.render.revisions import COMPUTE
 from disaggregatedset.render.tiers import TierRevision, role_service
-
-Manifest = dict[str, Any]
-
-#: Hash of the manifest, so that what a manifest no longer has is noticed and given up.
-MANIFEST_HASH = f"{names.LABEL}/manifest-hash"
-
-
-def _child(
-    api_version: str, kind: str, name: str, dset: DisaggregatedSet, labels: Mapping[str, str], **body: Any
-) -> Manifest:
-    hashed = digest({"labels": labels, "body": body})
-    return {
-        "apiVersion": api_version,
-        "kind": kind,
-        "metadata": {
-            "name": name,
-            "namespace": dset.metadata.namespace,
-            "labels": dict(labels),
-            "annotations": {MANIFEST_HASH: hashed},
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": dset.metadata.name,
-                    "uid": dset.metadata.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": False,
-                }
-            ],
-        },
-        **body,
-    }
 
 
 def _revision_labels(dset: DisaggregatedSet, revision: TierRevision, role: str | None) -> dict[str, str]:
@@ -67,7 +36,7 @@ def controller_revision(dset: DisaggregatedSet, revision: TierRevision, number: 
     number
         Its place in the history of its tier group, from 1.
     """
-    return _child(
+    return child(
         "apps/v1",
         "ControllerRevision",
         names.child_name(dset.metadata.name, revision.group, revision.revision),
@@ -81,7 +50,7 @@ def controller_revision(dset: DisaggregatedSet, revision: TierRevision, number: 
 def deployment(dset: DisaggregatedSet, revision: TierRevision, role: str, replicas: int) -> Manifest:
     """Render the Deployment of a role in a revision."""
     matched = names.selector(dset.metadata.name, role, **{names.REVISION_LABEL: revision.revision})
-    return _child(
+    return child(
         "apps/v1",
         "Deployment",
         names.child_name(dset.metadata.name, role, revision.revision),
@@ -102,7 +71,7 @@ def claim_template(dset: DisaggregatedSet, revision: TierRevision, role: str) ->
     if claim is None:
         return None
     labels = _revision_labels(dset, revision, role)
-    return _child(
+    return child(
         "resource.k8s.io/v1",
         "ResourceClaimTemplate",
         names.child_name(dset.metadata.name, role, revision.revision),
@@ -164,12 +133,12 @@ def _service(
         spec["ports"] = ports
     if headless:
         spec["clusterIP"] = "None"
-    return _child("v1", "Service", name, dset, labels, spec=spec)
+    return child("v1", "Service", name, dset, labels, spec=spec)
 
 
 def disruption_budget(dset: DisaggregatedSet, revision: TierRevision, role: str, disruption: Disruption) -> Manifest:
     """Render the PodDisruptionBudget over all revisions of a role."""
-    return _child(
+    return child(
         "policy/v1",
         "PodDisruptionBudget",
         names.child_name(dset.metadata.name, role),

@@ -8,8 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSetSpec, KVScope
-from disaggregatedset.api.disaggregatedset import KVCoordinator, Scaled
+from disaggregatedset.api import (
+    KV_CACHE,
+    KV_COORDINATOR,
+    WEIGHTS,
+    DisaggregatedSetSpec,
+    KVCoordinator,
+    KVScope,
+    Placement,
+    Scaled,
+)
 
 #: Part of every hash and of every ControllerRevision. A change of it, as of anything that is hashed, rolls the pods of
 #: every user at the upgrade of the operator.
@@ -69,6 +77,11 @@ def _pods(scaled: Scaled | KVCoordinator) -> dict[str, Any]:
     return scaled.model_dump(by_alias=True, exclude_unset=True, include={"accelerators", "template"})
 
 
+def _placement(placement: Placement) -> dict[str, Any]:
+    # By value: what is left out and what is written as its default make the same pods.
+    return {"topologyKey": placement.topology_key, "policy": placement.policy, "exclusive": placement.exclusive}
+
+
 def revisions(spec: DisaggregatedSetSpec) -> Revisions:
     """Compute the revisions of a spec.
 
@@ -86,6 +99,7 @@ def revisions(spec: DisaggregatedSetSpec) -> Revisions:
             "kvCache": kv.scope if kv is not None else None,
             "coordinator": coordinator,
             "model": model,
+            **({"placement": _placement(spec.compute.placement)} if spec.compute.placement else {}),
         }
     )
     if spec.weights is not None:

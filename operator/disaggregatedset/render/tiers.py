@@ -12,12 +12,13 @@ from disaggregatedset.api import (
     WEIGHTS,
     Accelerators,
     DisaggregatedSet,
+    KVCoordinator,
     KVScope,
     Scaled,
     Tier,
 )
-from disaggregatedset.api.disaggregatedset import KVCoordinator
 from disaggregatedset.render import names
+from disaggregatedset.render.placement import placed
 from disaggregatedset.render.pods import claim_spec, pod_template
 from disaggregatedset.render.revisions import COMPUTE, HASH_VERSION, Revisions, revisions
 
@@ -191,6 +192,10 @@ def _role(
         accelerators=accelerators,
         claim_template=names.child_name(set_name, name, revision),
     )
+    placement = dset.spec.compute.placement if group == COMPUTE else None
+    if placement is not None:
+        namespace = dset.metadata.namespace
+        template = placed(template, placement, namespace=namespace, set_name=set_name, revision=revision)
     return RenderedRole(template, claim_spec(accelerators) if accelerators is not None else None)
 
 
