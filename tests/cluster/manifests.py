@@ -1,5 +1,6 @@
 """Objects that several of these tests need."""
 
+from collections.abc import Callable
 from typing import Any
 
 Object = dict[str, Any]
@@ -40,6 +41,11 @@ def request(name: str, device_class: str, count: int = 1, **more: Any) -> Object
 
 def is_ready(pod: Object) -> bool:
     return condition(pod, "Ready").get("status") == "True"
+
+
+def has_ready(pods: int) -> Callable[[Object], bool]:
+    """Return whether a Deployment has so many ready pods; one that is new has no status yet."""
+    return lambda deployment: deployment.get("status", {}).get("readyReplicas") == pods
 
 
 def condition(obj: Object, kind: str) -> Object:

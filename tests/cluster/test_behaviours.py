@@ -1,5 +1,7 @@
 """Pods live as their annotations say, with the statuses that a kubelet would write."""
 
+import json
+import time
 from typing import Any
 
 import pytest
@@ -10,8 +12,25 @@ from tests.cluster.manifests import Object, condition, is_ready, pod
 pytestmark = pytest.mark.cluster
 
 
-def start(cluster: Cluster, namespace: str, annotations: dict[str, str]) -> None:
-    cluster.apply(pod("subject", namespace, annotations))
+def start(cluster: Cluster, namespace: str, annotations: dict[str, str]) -> Object:
+    (subject,) = cluster.apply(pod("subject", namespace, annotations))
+    return subject
+
+
+def life(cluster: Cluster, subject: Object) -> list[Object]:
+    """Return all that a pod has become since it was as given, also what it was too briefly for who looks now and then.
+
+    It has to be more than one thing.
+    """
+    metadata = subject["metadata"]
+    query = {
+        "watch": "1",
+        "fieldSelector": f"metadata.name={metadata['name']}",
+        "resourceVersion": metadata["resourceVersion"],
+        "timeoutSeconds": "3",  # for what has happened already
+    }
+    answer = cluster.client.request("GET", cluster.client.path("v1", "Pod", None, metadata["namespace"]), query=query)
+    return [json.loads(line)["object"] for line in answer["text"].splitlines()]
 
 
 def wait(cluster: Cluster, namespace: str, until: Any) -> Object:
@@ -28,10 +47,10 @@ def annotate(cluster: Cluster, namespace: str, annotations: dict[str, Any]) -> N
 
 
 def test_slow_start(cluster: Cluster, namespace: str) -> None:
-    start(cluster, namespace, behave(ready_after="1s"))
-    starting = wait(cluster, namespace, lambda each: each["status"]["phase"] == "Running")
-    assert condition(starting, "Ready")["reason"] == "ContainersNotReady"
+    subject = start(cluster, namespace, behave(ready_after="1s"))
     ready = wait(cluster, namespace, is_ready)
+    starting = next(each for each in life(cluster, subject) if each["status"]["phase"] == "Running")
+    assert condition(starting, "Ready")["reason"] == "ContainersNotReady"
     assert [status["ready"] for status in ready["status"]["containerStatuses"]] == [True, True]
     assert "reason" not in condition(ready, "Ready")
 
@@ -76,10 +95,11 @@ def test_one_container_crashes_while_the_other_runs(cluster: Cluster, namespace:
 
 
 def test_image_pull_failure_and_recovery(cluster: Cluster, namespace: str) -> None:
-    start(cluster, namespace, behave("image-pull-failure", container="main"))
-    first = wait(cluster, namespace, lambda each: waiting_reasons(each) == ["ErrImagePull", None])
-    assert first["status"]["phase"] == "Pending"
+    made = start(cluster, namespace, behave("image-pull-failure", container="main"))
     subject = wait(cluster, namespace, lambda each: waiting_reasons(each) == ["ImagePullBackOff", None])
+    first = next(each for each in life(cluster, made) if waiting_reasons(each))
+    assert waiting_reasons(first) == ["ErrImagePull", None]
+    assert first["status"]["phase"] == "Pending"
     message = subject["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
     assert message.startswith('Back-off pulling image "registry.example/server:v1": ErrImagePull: rpc error')
     annotate(cluster, namespace, dict.fromkeys(behave("image-pull-failure")))
@@ -88,10 +108,12 @@ def test_image_pull_failure_and_recovery(cluster: Cluster, namespace: str) -> No
 
 def test_slow_termination(cluster: Cluster, namespace: str) -> None:
     start(cluster, namespace, behave(terminate_after="1s"))
-    wait(cluster, namespace, is_ready)
+    ready = wait(cluster, namespace, is_ready)
+    began = time.monotonic()
     cluster.client.delete("v1", "Pod", "subject", namespace)
-    assert is_ready(cluster.client.get("v1", "Pod", "subject", namespace))
     cluster.client.wait_gone("v1", "Pod", "subject", namespace)
+    assert time.monotonic() - began >= 1
+    assert all(is_ready(each) for each in life(cluster, ready))
 
 
 def test_finalizers_are_left_to_those_who_set_them(cluster: Cluster, namespace: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from e2e.cluster import Cluster, wait_for
-from tests.cluster.manifests import Object, claim_template, condition, deployment, is_ready, pod, request
+from tests.cluster.manifests import Object, claim_template, condition, deployment, has_ready, is_ready, pod, request
 
 pytestmark = pytest.mark.cluster
 
@@ -49,16 +49,14 @@ def test_what_there_is_no_device_for_waits_and_gets_one_when_it_is_added(cluster
     template = claim_template("devices", namespace, [request("gpu", GPU)])
     cluster.apply([template, deployment("users", namespace, 3, **CLAIMS, **selector)])
 
-    def verdict() -> str | None:
+    def finds_none() -> bool:
         pods = cluster.client.list("v1", "Pod", namespace)
-        waiting = [condition(each, "PodScheduled") for each in pods if not is_ready(each)]
-        return waiting[0].get("message") if len(pods) == 3 and len(waiting) == 1 else None
+        waiting = [condition(each, "PodScheduled").get("message", "") for each in pods if not is_ready(each)]
+        return len(pods) == 3 and len(waiting) == 1 and "cannot allocate all claims" in waiting[0]
 
     try:
-        assert "cannot allocate all claims" in wait_for("the scheduler's verdict", verdict)
+        wait_for("the scheduler to find no device for one of three pods", finds_none)
         cluster.add_devices(node, 1)
-        cluster.client.wait(
-            "apps/v1", "Deployment", "users", namespace, lambda each: each["status"].get("readyReplicas") == 3
-        )
+        cluster.client.wait("apps/v1", "Deployment", "users", namespace, has_ready(3))
     finally:
         cluster.remove_node(node)

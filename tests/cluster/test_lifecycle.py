@@ -16,7 +16,7 @@ from click.testing import CliRunner
 from e2e.cluster import ApiError, Cluster, ClusterError, EmbeddedCluster, wait_for
 from e2e.cluster.__main__ import main
 from e2e.cluster.cache import clusters_directory
-from tests.cluster.manifests import deployment
+from tests.cluster.manifests import Object, deployment, has_ready
 
 pytestmark = pytest.mark.cluster
 
@@ -44,16 +44,23 @@ def all_gone(pids: list[int]) -> bool:
 
 def test_two_clusters_run_side_by_side(cluster: Cluster, second: EmbeddedCluster) -> None:
     assert cluster.server != second.server
-    assert all(second.health().values())
-    assert second.client.list("v1", "Node") == []
-    assert len(cluster.client.list("v1", "Node")) == 3
+    wait_for("all components to be healthy", lambda: all(second.health().values()))
+    ours, theirs = ({n["metadata"]["uid"] for n in each.client.list("v1", "Node")} for each in (second, cluster))
+    assert theirs
+    assert ours.isdisjoint(theirs)
 
 
 def test_the_audit_log_has_one_line_per_request(second: EmbeddedCluster) -> None:
     second.kubectl("get", "configmap", "audited", check=False)
-    assert second.audit_log
-    events = [json.loads(line) for line in second.audit_log.read_text().splitlines()]
-    [event] = [event for event in events if event.get("objectRef", {}).get("name") == "audited"]
+    log = second.audit_log
+    assert log
+
+    def audited() -> list[Object]:
+        # The answer may arrive before its line is written, and the last line may not be whole yet.
+        lines = [line for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+        return [e for e in map(json.loads, lines) if e.get("objectRef", {}).get("name") == "audited"]
+
+    [event] = wait_for("a line about the request", audited)
     assert (event["verb"], event["user"]["username"], event["responseStatus"]["code"]) == (
         "get",
         "kubernetes-admin",
@@ -68,15 +75,16 @@ def test_the_api_server_can_be_gone_for_a_while(second: EmbeddedCluster) -> None
     second.stop_api_server()
     with pytest.raises(urllib3.exceptions.HTTPError):
         second.client.list("v1", "Node")
-    assert second.health() == {name: name != "kube-apiserver" for name in second.health()}
+    wait_for(
+        "all but the API server to be healthy",
+        lambda: all(healthy == (name != "kube-apiserver") for name, healthy in second.health().items()),
+    )
     second.start_api_server()
     assert second.server == server
-    # The controllers, the scheduler and kwok have found back.
+    # The controllers, the scheduler and kwok find back; they waited longer each time that they tried.
     second.apply(deployment("after", "default", 2))
-    second.client.wait(
-        "apps/v1", "Deployment", "after", "default", lambda each: each["status"].get("readyReplicas") == 2
-    )
-    assert second.client.get("apps/v1", "Deployment", "before", "default")["status"]["readyReplicas"] == 1
+    second.client.wait("apps/v1", "Deployment", "after", "default", has_ready(2), timeout=180)
+    second.client.wait("apps/v1", "Deployment", "before", "default", has_ready(1))
 
 
 # Ends the cluster of this module, so that it comes after all tests that use it.
@@ -90,6 +98,10 @@ def test_a_component_that_dies_is_named_with_the_end_of_its_log(second: Embedded
     second.stop()
     assert not second.directory.exists()
     second.stop()
+
+
+def processes_of(directory: Path) -> list[psutil.Process]:
+    return [each for each in psutil.process_iter(["cmdline"]) if str(directory) in str(each.info["cmdline"])]
 
 
 def start_owner() -> tuple[subprocess.Popen[str], Path]:
@@ -113,8 +125,8 @@ def test_nothing_is_left_after_ctrl_c_while_it_starts() -> None:
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert errors.endswith("KeyboardInterrupt\n")
-    assert not directory.exists()
-    assert not [each for each in psutil.process_iter(["cmdline"]) if str(directory) in str(each.info["cmdline"])]
+    wait_for("the directory to go", lambda: not directory.exists())
+    wait_for("all processes to end", lambda: not processes_of(directory))
 
 
 @pytest.mark.parametrize("victim", ["owner", "supervisor"])
@@ -146,9 +158,7 @@ def test_a_cluster_without_dra(cluster: Cluster) -> None:
         with pytest.raises(ClusterError, match="can't have devices"):
             without.add_devices("node-0", 1)
         without.apply(deployment("web", "default", 1))
-        without.client.wait(
-            "apps/v1", "Deployment", "web", "default", lambda each: each["status"].get("readyReplicas") == 1
-        )
+        without.client.wait("apps/v1", "Deployment", "web", "default", has_ready(1))
 
 
 def test_command_line(cluster: Cluster) -> None:
@@ -165,9 +175,8 @@ def test_command_line(cluster: Cluster) -> None:
         [gpus] = attached.client.list("resource.k8s.io/v1", "ResourceSlice")[:1]
         assert len(gpus["spec"]["devices"]) == 2
         attached.client.close()
-        status = runner.invoke(main, ["status", "--name", name])
-        assert status.exit_code == 0, status.output
-        assert "kube-scheduler" in status.output
+        wait_for("all to be healthy", lambda: runner.invoke(main, ["status", "--name", name]).exit_code == 0)
+        assert "kube-scheduler" in runner.invoke(main, ["status", "--name", name]).output
         again = runner.invoke(main, ["up", "--name", name])
         assert again.exit_code == 1
         assert f"there is a cluster {name} already" in again.output
