@@ -49,14 +49,23 @@ class Operator:
         More flags of ``disaggregatedset``.
     command
         What to run instead of this interpreter, for example a profiler.
+    leader_elect
+        Whether it is one of several of which one writes.
     """
 
     def __init__(
-        self, kubeconfig: Path, log: Path, arguments: Sequence[str] = (), command: Sequence[str] = (sys.executable,)
+        self,
+        kubeconfig: Path,
+        log: Path,
+        arguments: Sequence[str] = (),
+        command: Sequence[str] = (sys.executable,),
+        *,
+        leader_elect: bool = False,
     ) -> None:
         self._kubeconfig = kubeconfig
         self._arguments = arguments
         self._command = command
+        self._leader_elect = leader_elect
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._pool = urllib3.PoolManager(retries=False, timeout=5)
@@ -84,6 +93,7 @@ class Operator:
                 [
                     *self._command,
                     *("-m", "disaggregatedset", "--health-host=127.0.0.1", f"--health-port={self._port}"),
+                    *(f"--leader-elect={self._leader_elect}".lower(), "--log-format=text"),
                     *self._arguments,
                 ],
                 env=os.environ | {"KUBECONFIG": str(self._kubeconfig), "PYTHONPATH": path},
@@ -105,6 +115,10 @@ class Operator:
     def metrics(self) -> str:
         """Return what ``/metrics`` says."""
         return self._get("/metrics").data.decode()
+
+    def healthy(self) -> bool:
+        """Whether ``/healthz`` says that it need not be restarted."""
+        return self._get("/healthz").status == 200
 
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:

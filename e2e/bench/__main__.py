@@ -10,11 +10,11 @@ import click
 from rich.console import Console
 
 import disaggregatedset
-from e2e.bench import create, report, roll
+from e2e.bench import create, report, roll, scale
 from e2e.bench.hotspots import hot_spots
 from e2e.bench.results import Measurement
 from e2e.bench.settings import Settings
-from e2e.bench.workload import RollingWorkload, Workload
+from e2e.bench.workload import FollowingWorkload, RollingWorkload, Workload
 from e2e.cluster import ClusterError, versions
 
 #: Where output goes to a file, the tables shall be readable all the same.
@@ -40,21 +40,23 @@ def _replicas(context: click.Context, parameter: click.Parameter, value: str) ->
 
 def _phases(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     phases = value.split(",")
-    if not set(phases) <= {create.NAME, roll.NAME}:
-        raise click.BadParameter(f"must be some of {create.NAME},{roll.NAME}")
+    known = (create.NAME, roll.NAME, scale.NAME)
+    if not set(phases) <= set(known):
+        raise click.BadParameter(f"must be some of {','.join(known)}")
     return phases
 
 
 @click.command()
 @click.option(
     "--phases",
-    default="create,roll",
+    default="create,roll,scale",
     show_default=True,
     callback=_phases,
     help="What to measure.",
 )
 @click.option("--sets", default="20,100,500", show_default=True, callback=_numbers, help="How many to create, in turn.")
 @click.option("--roll-sets", default="100", show_default=True, callback=_numbers, help="How many to roll, in turn.")
+@click.option("--scale-sets", default="100", show_default=True, callback=_numbers, help="How many to scale, in turn.")
 @click.option(
     "--replicas",
     default="1,1,1",
@@ -78,10 +80,11 @@ def _phases(_: click.Context, __: click.Parameter, value: str) -> list[str]:
     show_default=True,
     help="Directory for results, logs and profiles.",
 )
-def main(phases: list[str], sets: list[int], roll_sets: list[int], repeat: int, **options: Any) -> None:
-    """Measure how long it takes until sets are created and rolled, all at once each, and what that costs."""
+def main(phases: list[str], sets: list[int], repeat: int, **options: Any) -> None:
+    """Measure how long it takes until sets are created, rolled and scaled, all at once each, and what that costs."""
     weights, prefill, decode = replicas = options.pop("replicas")
     devices = options.pop("devices")
+    counts = {create.NAME: sets, roll.NAME: options.pop("roll_sets"), scale.NAME: options.pop("scale_sets")}
     settings = Settings(**options)
     settings.directory.mkdir(parents=True, exist_ok=True)
     target = settings.directory / f"{dt.datetime.now(dt.UTC):%Y%m%d-%H%M%S}.json"
@@ -96,7 +99,7 @@ def main(phases: list[str], sets: list[int], roll_sets: list[int], repeat: int, 
     console = Console(highlight=False)
     console.width = max(console.width, _NARROWEST)
     done: list[Measurement] = []
-    numbers = [(phase, n) for phase in phases for n in (sets if phase == create.NAME else roll_sets)]
+    numbers = [(phase, n) for phase in phases for n in counts[phase]]
     try:
         for index, (phase, count) in enumerate(number for number in numbers for _ in range(repeat)):
             click.echo(f"{phase} {count} sets ...", err=True)
@@ -104,8 +107,10 @@ def main(phases: list[str], sets: list[int], roll_sets: list[int], repeat: int, 
             if phase == create.NAME:
                 workload = Workload(count, weights, prefill, decode, devices)
                 done.append(create.measure(workload, settings, floor_first=floor_first))
-            else:
+            elif phase == roll.NAME:
                 done.append(roll.measure(RollingWorkload(count), settings, floor_first=floor_first))
+            else:
+                done.append(scale.measure(FollowingWorkload(count), settings, floor_first=floor_first))
             report.save(target, about, done)  # what comes later may fail
     except (ClusterError, TimeoutError, ConnectionError) as error:
         raise click.ClickException(str(error)) from error

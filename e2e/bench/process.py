@@ -45,7 +45,7 @@ class Operator:
     def __enter__(self) -> Self:
         port = self._port = free_ports(1)[0]
         module = ["e2e.bench.profiled", str(self._profile)] if self._profile else ["disaggregatedset"]
-        flags = [f"--health-port={port}", f"--health-host={LOOPBACK}"]
+        flags = [f"--health-port={port}", f"--health-host={LOOPBACK}", "--leader-elect=false"]
         environment = {**os.environ, "KUBECONFIG": str(self._config)}
         with self._log.open("wb") as log:
             command = [sys.executable, "-m", *module, *flags]

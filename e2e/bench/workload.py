@@ -7,13 +7,15 @@ import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final
 
 import yaml
 
 from disaggregatedset.api import DisaggregatedSet
-from disaggregatedset.reconcile.desired import desired_pods, stages
+from disaggregatedset.reconcile.desired import stages
+from disaggregatedset.reconcile.scaling import Pods, Scales, desired_pods, scales
 from disaggregatedset.reconcile.view import CHILD_KINDS, View
 from disaggregatedset.render import TierRevision, rendered_tiers
 from disaggregatedset.rollout import Outcome, Phase, Plan, State, Write
@@ -140,6 +142,49 @@ class RollingWorkload:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class FollowingWorkload:
+    """Sets whose weights follow prefill, which follows decode, whose RoleScaler is scaled.
+
+    Attributes
+    ----------
+    sets
+        How many sets.
+    decode
+        Pods of decode before it is scaled.
+    factor
+        How many times as many there are after it.
+    """
+
+    sets: int
+    decode: int = 4
+    factor: int = 2
+
+    @property
+    def nodes(self) -> int:
+        """Nodes on which all pods fit."""
+        return max(_FEWEST_NODES, math.ceil(self.sets * sum(self.after().values()) / _PODS_PER_NODE))
+
+    @property
+    def devices_per_node(self) -> int:
+        """None."""
+        return 0
+
+    def after(self) -> dict[str, int]:
+        """Return the pods of each role when it has scaled."""
+        decode = self.decode * self.factor
+        return {"weights": decode // 4, "prefill": decode // 2, "decode": decode}
+
+    def manifests(self) -> list[Object]:
+        """Return the sets."""
+        base = _base()
+        prefill, decode = base["spec"]["compute"]["roles"]
+        base["spec"]["weights"]["scaling"] = {"mode": "Follow", "follow": {"role": "prefill", "ratio": "1:2"}}
+        prefill["scaling"] = {"mode": "Follow", "follow": {"role": "decode", "ratio": "1:2"}}
+        decode |= {"replicas": self.decode, "scaling": {"mode": "External"}}
+        return [_named(base, f"set-{number:04}") for number in range(self.sets)]
+
+
 def deployment_patch(deployment: Object) -> Object:
     """Return the change of a plain Deployment's image as a JSON merge patch."""
     (container,) = deployment["spec"]["template"]["spec"]["containers"]
@@ -165,15 +210,18 @@ def children(manifest: Object) -> list[Object]:
     dset = DisaggregatedSet.model_validate(manifest)
     tiers = rendered_tiers(dset)
     nothing = View(children={kind: [] for kind in CHILD_KINDS}, running=[], history={})
-    made = stages(dset, tiers, nothing, {group: _all_at_once(dset, tier) for group, tier in tiers.items()})
+    decided = scales(dset, {}, Pods(), datetime.now(UTC))
+    outcomes = {group: _all_at_once(decided, tier) for group, tier in tiers.items()}
+    made = stages(dset, tiers, decided, nothing, outcomes)
     return [
         _without_owner(child)
-        for child in [*(c for _, c in made.records), *(c for _, c in made.supporting), *(c for _, c in made.planned)]
+        for stage in (made.records, made.supporting, made.planned, made.scalers)
+        for _, child in stage
     ]
 
 
-def _all_at_once(dset: DisaggregatedSet, tier: TierRevision) -> Outcome:
-    pods = desired_pods(dset)[tier.group]
+def _all_at_once(decided: Scales, tier: TierRevision) -> Outcome:
+    pods = desired_pods(decided)[tier.group]
     writes = tuple(Write(role, tier.revision, replicas, "") for role, replicas in pods.items())
     return Outcome(tier.revision, Plan(writes, (), done=False, phase=Phase.PROGRESSING, message=""), State())
 

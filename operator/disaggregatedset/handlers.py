@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
 
-from disaggregatedset.cluster.objects import DEVICE_CLASS, Kind
+from disaggregatedset.cluster.objects import DEVICE_CLASS, INFERENCE_POOL, Kind
 from disaggregatedset.reconcile.controller import WATCHED, Controller
 from disaggregatedset.reconcile.view import SET
 from disaggregatedset.render import SET_LABEL
@@ -15,6 +16,8 @@ from disaggregatedset.render import SET_LABEL
 #: kopf removes the finalizer that it is configured with from every object that it sees, so this is one that nobody has:
 #: with kopf's own, two kopf operators in a cluster would undo each other's work.
 _FINALIZER: Final = "disaggregatedset.dev/never-set"
+
+_LONGEST_BACKOFF_SECONDS: Final = 30.0
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
@@ -49,9 +52,28 @@ class _NoProgress(kopf.ProgressStorage):
         return essence
 
 
-def settings() -> kopf.OperatorSettings:
-    """Return kopf's settings: watch what belongs to sets, write nothing."""
+class _Backoffs:
+    """Seconds between tries, without end: no answer of the API server ends the process."""
+
+    def __iter__(self) -> Iterator[float]:
+        seconds = 1.0
+        while True:
+            yield seconds
+            seconds = min(_LONGEST_BACKOFF_SECONDS, seconds * 2)
+
+
+def settings(namespaces: Sequence[str] = ()) -> kopf.OperatorSettings:
+    """Return kopf's settings: watch what belongs to sets, write nothing.
+
+    Parameters
+    ----------
+    namespaces
+        Those that are watched; none: all.
+    """
     made = kopf.OperatorSettings()
+    made.networking.error_backoffs = _Backoffs()
+    # Whoever may only look at some namespaces may not list them all, nor the CRDs.
+    made.scanning.disabled = bool(namespaces)
     made.posting.enabled = False
     made.persistence.finalizer = _FINALIZER
     made.persistence.diffbase_storage = _NoDiffBase()
@@ -73,13 +95,16 @@ def registry(controller: Controller, credentials: Callable[[], Awaitable[Mapping
         Returns the arguments of ``kopf.ConnectionInfo``; called again when the API server refuses them.
     """
     made = kopf.OperatorRegistry()
+    # It warns of kinds that the cluster does not have. Which of them matter, resyncs and conditions say.
+    logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
 
     @kopf.on.login(registry=made)
     async def login(**_: Any) -> kopf.ConnectionInfo:
         return kopf.ConnectionInfo(**await credentials())
 
     for kind in WATCHED:
-        if controller.serves(kind):
+        # Clusters may get InferencePools any time: kopf watches what it finds later too.
+        if kind is INFERENCE_POOL or controller.serves(kind):
             _watch(made, controller, kind)
     return made
 

@@ -14,8 +14,10 @@ import yaml
 
 from disaggregatedset.api import DisaggregatedSet
 from disaggregatedset.cluster import objects
-from disaggregatedset.reconcile.desired import desired_pods, known_revisions, tier_inputs
+from disaggregatedset.reconcile.desired import known_revisions, tier_inputs
+from disaggregatedset.reconcile.diagnose import Diagnoses
 from disaggregatedset.reconcile.memory import recall
+from disaggregatedset.reconcile.scaling import Scales, asked_for, desired_pods, scales, seen_of_cache
 from disaggregatedset.reconcile.view import CHILD_KINDS, View
 from disaggregatedset.render import (
     COMPUTE,
@@ -127,7 +129,12 @@ class World:
 
     @property
     def inputs(self) -> dict[str, Tier]:
-        return tier_inputs(self.dset, self.tiers)
+        return tier_inputs(self.dset, self.tiers, self.scales)
+
+    @property
+    def scales(self) -> Scales:
+        seen = self.view()
+        return scales(self.dset, asked_for(seen), seen_of_cache(seen, Diagnoses()), NOW)
 
     def keep(self, tier: TierRevision, number: int = 1) -> World:
         """Add the ControllerRevision of a revision."""
@@ -147,7 +154,7 @@ class World:
 
     def run_all(self, **seen: Observed) -> World:
         """Add Deployments of all wanted revisions, by default with all that is desired."""
-        for group, roles in desired_pods(self.dset).items():
+        for group, roles in desired_pods(self.scales).items():
             for role, desired in roles.items():
                 self.run(self.tiers[group], role, seen.get(role.replace("-", "_"), observed(desired)))
         return self
@@ -179,7 +186,7 @@ class World:
 def starting(world: World) -> dict[str, Outcome]:
     """Make the plan that would create all Deployments of a set at once."""
     outcomes = {}
-    for group, roles in desired_pods(world.dset).items():
+    for group, roles in desired_pods(world.scales).items():
         revision = world.tiers[group].revision
         writes = tuple(Write(role, revision, replicas, "") for role, replicas in roles.items())
         outcomes[group] = Outcome(revision, Plan(writes, (), done=False, phase=Phase.PROGRESSING, message=""), State())

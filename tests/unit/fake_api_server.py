@@ -1,7 +1,8 @@
 """A small API server on a loopback port, so that tests break what breaks in real life: the other end of a connection.
 
 It keeps objects with resource versions, uids and generations, and knows as much of server-side apply as the operator
-relies on: merging, conflicts with other managers' fields, resource versions as preconditions, dry runs.
+relies on: merging, conflicts with other managers' fields, fields that go when their last manager leaves them out,
+resource versions as preconditions, dry runs.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ from disaggregatedset.cluster.client import Client
 
 Object = dict[str, Any]
 MANAGER = "disaggregatedset"
+
+
+#: Who manages each field of an object.
+_Managers = dict[tuple[str, ...], frozenset[str]]
 
 
 class Request(NamedTuple):
@@ -71,7 +76,7 @@ class FakeApiServer:
         self.stuck = asyncio.Event()
         self.stuck.set()
         self.objects: dict[str, Object] = {}
-        self._managers: dict[str, dict[tuple[str, ...], str]] = {}
+        self._managers: dict[str, _Managers] = {}
         self._versions = itertools.count(1)
         self.version = 0
         app = web.Application()
@@ -98,7 +103,7 @@ class FakeApiServer:
 
     def put(self, path: str, obj: Object, manager: str = "kubectl") -> Object:
         """Create or replace an object, all of it owned by a manager."""
-        return copy.deepcopy(self._save(path, copy.deepcopy(obj), manager, dict.fromkeys(_leaves(obj), manager)))
+        return copy.deepcopy(self._save(path, copy.deepcopy(obj), manager, _managed(obj, manager)))
 
     def edit(self, path: str, change: Callable[[Object], None], manager: str = "kubectl") -> Object:
         """Change an object; what is changed is owned by the manager."""
@@ -106,7 +111,8 @@ class FakeApiServer:
         after = copy.deepcopy(before)
         change(after)
         leaves = _leaves(before)
-        managers = self._managers[path] | {leaf: manager for leaf, v in _leaves(after).items() if leaves.get(leaf) != v}
+        own = frozenset({manager})
+        managers = self._managers[path] | {leaf: own for leaf, v in _leaves(after).items() if leaves.get(leaf) != v}
         return copy.deepcopy(self._save(path, after, manager, managers))
 
     def remove(self, path: str) -> Object:
@@ -137,6 +143,8 @@ class FakeApiServer:
                     return web.json_response(self._read(request.path, request.query.get("labelSelector")))
                 case "PATCH":
                     return web.json_response(self._apply(request.path, body, dict(request.query)))
+                case "PUT":
+                    return web.json_response(self._replace(request.path, body))
                 case "POST":
                     return web.json_response(self._create(request.path, body, dict(request.query)))
                 case _:
@@ -179,6 +187,14 @@ class FakeApiServer:
         self.mutate(made)
         return made if "dryRun" in query else self._save(path, made, MANAGER, {})
 
+    def _replace(self, path: str, body: Object) -> Object:
+        if path not in self.objects:
+            raise RefusedError(404, "NotFound", f"{path} not found")
+        version = body["metadata"].get("resourceVersion")
+        if version is not None and version != self.objects[path]["metadata"]["resourceVersion"]:
+            raise RefusedError(409, "Conflict", "the object has been modified; please try again")
+        return self._save(path, copy.deepcopy(body), MANAGER, _managed(body, MANAGER))
+
     def _apply(self, path: str, manifest: Object, query: dict[str, str]) -> Object:
         subresource = path.endswith("/status")
         path = path.removesuffix("/status")
@@ -194,11 +210,11 @@ class FakeApiServer:
             )
         wanted = {"status": manifest["status"]} if subresource else manifest
         owned, have = _leaves(wanted), _leaves(live)
-        managers = self._managers.get(path, {})
+        managers, manager = self._managers.get(path, {}), query["fieldManager"]
         theirs = [
             ".".join(leaf)
             for leaf, value in owned.items()
-            if leaf in have and have[leaf] != value and managers.get(leaf, MANAGER) != MANAGER
+            if leaf in have and have[leaf] != value and managers.get(leaf, frozenset()) - {manager}
         ]
         if theirs and query["force"] == "false":
             raise RefusedError(409, "Conflict", f"conflict with kubectl: {theirs[0]}")
@@ -210,14 +226,25 @@ class FakeApiServer:
             raise RefusedError(
                 422, "Invalid", "metadata.ownerReferences: only one reference can have controller set to true"
             )
+        managers = dict(managers)
+        for leaf, by in list(managers.items()):
+            if manager in by and leaf not in owned and not subresource:
+                managers[leaf] = by - {manager}
+                if not managers[leaf]:
+                    del managers[leaf]
+                    _remove(merged, leaf)
+        for leaf, value in owned.items():
+            managers[leaf] = frozenset({manager}) | (
+                managers.get(leaf, frozenset()) if have.get(leaf) == value else frozenset()
+            )
         self.mutate(merged)
         if "dryRun" in query:
             return merged
-        return self._save(path, merged, MANAGER, managers | dict.fromkeys(owned, MANAGER))
+        return self._save(path, merged, manager, managers)
 
-    def _save(self, path: str, obj: Object, manager: str, managers: dict[tuple[str, ...], str]) -> Object:
+    def _save(self, path: str, obj: Object, manager: str, managers: _Managers) -> Object:
         before = self.objects.get(path)
-        if before is not None and _versionless(before) == _versionless(obj):
+        if before is not None and _versionless(before) == _versionless(obj) and self._managers[path] == managers:
             return before
         metadata = obj["metadata"]
         metadata.setdefault("uid", f"uid-{path.rpartition('/')[2]}")
@@ -261,6 +288,17 @@ def _leaves(value: Any) -> dict[tuple[str, ...], Any]:
 
     ignored = {("metadata", field) for field in ("name", "namespace", "uid", "resourceVersion", "generation")}
     return {path: leaf for path, leaf in walk(value, ()) if path[:2] not in ignored}
+
+
+def _managed(obj: Object, manager: str) -> _Managers:
+    return dict.fromkeys(_leaves(obj), frozenset({manager}))
+
+
+def _remove(obj: Object, leaf: tuple[str, ...]) -> None:
+    *parents, last = leaf
+    for step in parents:
+        obj = obj.get(step) or {}
+    obj.pop(last, None)
 
 
 def _merge(live: Any, wanted: Any) -> Any:

@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 _CONFLICT: Final = 409
 
+#: Field manager of what is handed over to others.
+_HANDED_OVER: Final = "disaggregatedset-handed-over"
+
 
 class NameConflictError(Exception):
     """An object of this name exists and belongs to somebody else."""
@@ -101,6 +104,38 @@ class Children:
         known = live["metadata"].get("annotations") or {}
         asked_before = all(known.get(name) == value for name, value in manifest["metadata"]["annotations"].items())
         return Written(drift=path if asked_before else None)
+
+    async def apply_status(self, kind: Kind, obj: Object, status: Object) -> None:
+        """Write the status of an object as it is known.
+
+        Raises
+        ------
+        ApiError
+            If the API server does not answer. With status 409, the object has changed since it was cached: try again.
+        """
+        manifest = _part(kind, obj, status=status)
+        try:
+            self._cache.store(kind, await self._client.apply(kind, manifest, subresource="status"))
+        except ApiError as error:
+            if error.status == 404:
+                self._cache.evict(kind, key_of(obj))
+            raise
+
+    async def hand_over(self, kind: Kind, obj: Object, spec: Object) -> None:
+        """Have fields of a spec owned by nobody who will apply them again, so that leaving them out keeps their values.
+
+        Raises
+        ------
+        ApiError
+            If the API server does not answer. With status 409, the object has changed since it was cached: try again.
+        """
+        self._cache.store(kind, await self._client.apply(kind, _part(kind, obj, spec=spec), manager=_HANDED_OVER))
+
+    def differs(self, kind: Kind, manifest: Object) -> bool:
+        """Whether a manifest would change anything."""
+        key = key_of(manifest)
+        live = self._cache.get(kind, key)
+        return live is None or self._difference(kind, key, manifest, live) is not None
 
     async def dry_run(self, kind: Kind, manifest: Object) -> Object:
         """Have the API server check and default a manifest without storing it.
@@ -195,6 +230,11 @@ class Children:
                 f"{kind.name} {key.name} exists in namespace {key.namespace} and does not belong to this set: "
                 "delete or rename it, or rename the set"
             )
+
+
+def _part(kind: Kind, obj: Object, **fields: Object) -> Object:
+    metadata = {field: obj["metadata"][field] for field in ("name", "namespace", "resourceVersion")}
+    return {"apiVersion": kind.api_version, "kind": kind.name, "metadata": metadata, **fields}
 
 
 def _state(obj: Object) -> Any:

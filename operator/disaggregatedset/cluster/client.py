@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Protocol, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
+from aiolimiter import AsyncLimiter
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException
 
 from disaggregatedset.cluster.objects import Kind, Object
 
 #: Called after each request with verb, kind, HTTP status (0: no answer) and seconds.
 Observer = Callable[[str, str, int, float], None]
+
+_METHODS: Final = {"apply": "PATCH", "create": "POST", "update": "PUT", "delete": "DELETE"}
 
 
 class ApiError(Exception):
@@ -51,6 +59,59 @@ class ApiError(Exception):
         return self.status in {400, 403, 422} and not lacks_permission
 
 
+class NotLeaderError(ApiError):
+    """A write was not sent, because this process does not lead."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(0, "NotLeader", message)
+
+
+class Write(Protocol):
+    """A write that may be sent.
+
+    Attributes
+    ----------
+    sent
+        Whether its bytes have begun to leave.
+    answered
+        Whether the API server has said what became of it.
+    refused
+        Why it was held back at the last moment; None: it was not.
+    """
+
+    sent: bool
+    answered: bool
+    refused: NotLeaderError | None
+
+    @property
+    def seconds(self) -> float:
+        """How long it may take."""
+
+    def check(self) -> None:
+        """Raise `NotLeaderError` unless it may still be sent; called at the last moment before its bytes leave."""
+
+
+class Fence(Protocol):
+    """Says who may write."""
+
+    @property
+    def seconds_to_send(self) -> float:
+        """How long what has been sent may wait until the other end takes it; the rest is for carrying it out."""
+
+    def write(self) -> AbstractContextManager[Write]:
+        """Let one write through, from before it is sent until its fate is known.
+
+        Raises
+        ------
+        NotLeaderError
+            If this process may not write.
+        """
+
+
+#: The write that is being sent, for what aiohttp calls at the last moment before bytes leave.
+_sending: ContextVar[Write | None] = ContextVar("sending", default=None)
+
+
 class Client:
     """A client of one API server.
 
@@ -60,12 +121,18 @@ class Client:
         Address and credentials.
     manager
         The field manager of everything that is written.
+    user_agent
+        How it presents itself; None: as the manager.
     timeout
         Of each request, in seconds.
     concurrency
         How many requests may be under way at once.
+    limiter
+        Says when each request may start; None: at once.
     observer
         Told about each request.
+    fence
+        Asked before each write; None: all may be sent.
     """
 
     def __init__(
@@ -73,19 +140,28 @@ class Client:
         configuration: Configuration,
         *,
         manager: str,
+        user_agent: str | None = None,
         timeout: float = 30.0,
         concurrency: int = 64,
+        limiter: AsyncLimiter | None = None,
         observer: Observer | None = None,
+        fence: Fence | None = None,
     ) -> None:
         configuration.connection_pool_maxsize = concurrency
         # aiohttp would look for proxies in the environment at each request, in a thread.
         configuration.proxy = configuration.proxy or _proxy(configuration.host)
         configuration.client_session_kwargs = {"trust_env": False}
+        if fence is not None:
+            configuration.trace_configs = [_last_check()]
         self._api = ApiClient(configuration)
-        self._api.user_agent = manager
+        if fence is not None:
+            self._api.rest_client = _Transport(configuration, fence.seconds_to_send)
+        self._api.user_agent = user_agent or manager
         self._manager = manager
         self._timeout = timeout
+        self._limiter = limiter
         self._observer = observer
+        self._fence = fence
 
     @classmethod
     async def connect(cls, *, kubeconfig: Path | None = None, **options: Any) -> Self:
@@ -138,6 +214,8 @@ class Client:
         """Close the connections."""
         await self._api.close()
 
+    aclose = close  # the name that contextlib.aclosing knows
+
     async def get(self, kind: Kind, name: str, namespace: str | None = None) -> Object:
         """Read one object."""
         return await self._request("get", kind, kind.path(namespace, name))
@@ -172,7 +250,14 @@ class Client:
         return answer["items"], int(answer["metadata"]["resourceVersion"])
 
     async def apply(
-        self, kind: Kind, manifest: Object, *, force: bool = True, dry_run: bool = False, subresource: str | None = None
+        self,
+        kind: Kind,
+        manifest: Object,
+        *,
+        force: bool = True,
+        dry_run: bool = False,
+        subresource: str | None = None,
+        manager: str | None = None,
     ) -> Object:
         """Apply a manifest on the server's side.
 
@@ -188,9 +273,11 @@ class Client:
             Whether to have it checked and defaulted only.
         subresource
             For example ``status``.
+        manager
+            The field manager; None: that of the client.
         """
         metadata = manifest["metadata"]
-        query = {"fieldManager": self._manager, "force": str(force).lower()}
+        query = {"fieldManager": manager or self._manager, "force": str(force).lower()}
         if dry_run:
             query["dryRun"] = "All"
         return await self._request(
@@ -207,6 +294,12 @@ class Client:
         path = kind.path(manifest["metadata"].get("namespace"))
         query = {"fieldManager": self._manager} | ({"dryRun": "All"} if dry_run else {})
         return await self._request("create", kind, path, query=query, body=manifest)
+
+    async def update(self, kind: Kind, obj: Object) -> Object:
+        """Replace an object; with its resource version, only as it was when it was read."""
+        metadata = obj["metadata"]
+        path = kind.path(metadata.get("namespace"), metadata["name"])
+        return await self._request("update", kind, path, query={"fieldManager": self._manager}, body=obj)
 
     async def delete(self, kind: Kind, obj: Object) -> bool:
         """Delete an object as it was when it was read, its dependents in the background.
@@ -245,27 +338,44 @@ class Client:
         body: Object | None = None,
         content_type: str = "application/json",
     ) -> Object:
-        method = {"apply": "PATCH", "create": "POST", "delete": "DELETE"}.get(verb, "GET")
+        if self._limiter is not None:
+            await self._limiter.acquire()
+        asked = dict(query or {})
+        headers = {"Accept": "application/json", "Content-Type": content_type}
         status, started = 0, time.monotonic()
-        try:
-            request = await self._api.param_serialize(
-                method,
-                path,
-                query_params=list((query or {}).items()),
-                header_params={"Accept": "application/json", "Content-Type": content_type},
-                auth_settings=["BearerToken"],
-            )
-            # The body stays as it is: serialising it there would copy it for nothing.
-            response = await self._api.call_api(*request[:3], body=body, _request_timeout=self._timeout)
-            data = await response.read()
-            status = response.status
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
-            raise ApiError(0, type(error).__name__, f"the API server did not answer: {error!r}") from error
-        except ConfigException as error:  # a token that can't be read just now
-            raise ApiError(0, type(error).__name__, f"no credentials: {error}") from error
-        finally:
-            if self._observer is not None:
-                self._observer(verb, kind.plural, status, time.monotonic() - started)
+        # Whoever waited for its turn asks only now whether it may still write.
+        with self._fenced(verb) as write:
+            timeout = self._timeout
+            if write is not None and self._fence is not None:
+                # The API server has to give up in time too: what it does later, nobody here knows of.
+                seconds = min(timeout, write.seconds - self._fence.seconds_to_send)
+                asked["timeout"] = f"{max(1, int(seconds * 1000))}ms"
+                timeout = min(timeout, write.seconds)
+            sending = _sending.set(write)
+            try:
+                request = await self._api.param_serialize(
+                    _METHODS.get(verb, "GET"),
+                    path,
+                    query_params=list(asked.items()),
+                    header_params=headers,
+                    auth_settings=["BearerToken"],
+                )
+                # The body stays as it is: serialising it there would copy it for nothing.
+                response = await self._api.call_api(*request[:3], body=body, _request_timeout=timeout)
+                status = response.status
+                if write is not None and status < 500:
+                    write.answered = True
+                data = await response.read()
+            except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                if write is not None and write.refused is not None:
+                    raise write.refused from error
+                raise ApiError(0, type(error).__name__, f"the API server did not answer: {error!r}") from error
+            except ConfigException as error:  # a token that can't be read just now
+                raise ApiError(0, type(error).__name__, f"no credentials: {error}") from error
+            finally:
+                _sending.reset(sending)
+                if self._observer is not None and (write is None or write.refused is None):
+                    self._observer(verb, kind.plural, status, time.monotonic() - started)
         if status >= 400:
             raise _error(status, data, response.headers.get("Retry-After"))
         try:
@@ -273,6 +383,49 @@ class Client:
         except ValueError as error:
             raise ApiError(0, "NoJSON", f"the API server's answer is no JSON: {data[:200]!r}") from error
         return answer
+
+    def _fenced(self, verb: str) -> AbstractContextManager[Write | None]:
+        return contextlib.nullcontext() if self._fence is None or verb not in _METHODS else self._fence.write()
+
+
+class _Transport(RESTClientObject):
+    """The transport of ``kubernetes.aio``, over connections that give up what nobody takes.
+
+    Where the network is cut, the kernel would go on trying to deliver a write for minutes, also after its connection
+    was closed, and then somebody else may lead.
+    """
+
+    def __init__(self, configuration: Configuration, seconds_to_send: float) -> None:
+        super().__init__(configuration)
+        self._milliseconds = int(seconds_to_send * 1000)
+
+    def _create_connector(self) -> aiohttp.TCPConnector:
+        return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=self._socket)
+
+    def _socket(self, address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, _ = address
+        made = socket.socket(family, kind, protocol)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._milliseconds)
+        return made
+
+
+def _last_check() -> aiohttp.TraceConfig:
+    """Ask again right before bytes leave.
+
+    A write may have waited for a connection, and this process may have stood still. Between this question and the bytes
+    is nothing to wait for, and some microseconds of work.
+    """
+
+    async def check(*_: Any) -> None:
+        if (write := _sending.get()) is not None:
+            write.check()
+            write.sent = True
+
+    # aiohttp calls this before it writes the body, and with that the headers: they leave in one piece.
+    config = aiohttp.TraceConfig()
+    config.on_request_chunk_sent.append(check)
+    return config
 
 
 def _proxy(host: str) -> str | None:

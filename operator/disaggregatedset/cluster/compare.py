@@ -16,7 +16,10 @@ _LIST_KEYS = (("name",), ("containerPort", "protocol"), ("port", "protocol"), ("
 _ATOMIC = {"selector", "labelSelector", "nodeSelector"}
 
 #: Paths of quantities; elsewhere "1.10" and "1.1" are two things.
-_IS_QUANTITY = re.compile(r"(^|\.)(limits|requests|overhead)\.|(^|\.)(sizeLimit|divisor)$")
+_IS_QUANTITY = re.compile(
+    r"(^|\.)(limits|requests|overhead)\.|(^|\.)(sizeLimit|divisor)$"
+    r"|(^|\.)target\.(value|averageValue)$|(^|\.)scale(Up|Down)\.tolerance$"
+)
 
 
 def missing(wanted: Any, live: Any) -> Iterator[str]:
@@ -111,7 +114,7 @@ def _quantity(value: Any) -> Decimal | None:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return None
     try:
-        number = Decimal(parse_quantity(value))
+        number = Decimal(parse_quantity(str(value) if isinstance(value, float) else value))  # not 0.1000000000000000055
     except ValueError:
         return None
     return number if number.is_finite() else None

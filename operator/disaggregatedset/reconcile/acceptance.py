@@ -10,7 +10,7 @@ from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.children import Children, NameConflictError
 from disaggregatedset.cluster.client import ApiError
 from disaggregatedset.cluster.compare import absent
-from disaggregatedset.reconcile.status import ACCEPTED, Acceptance
+from disaggregatedset.reconcile.findings import ACCEPTED, Acceptance
 from disaggregatedset.render import COMPUTE, Manifest, TierRevision, claim_template, deployment
 
 _FIELDS = {"weights": "spec.weights", "kv-cache": "spec.kvCache", KV_COORDINATOR: "spec.kvCache.coordinator"}
@@ -83,6 +83,18 @@ async def check_revision(
                 if not acceptance.accepted:
                     return acceptance
     return ACCEPTED
+
+
+async def check_autoscaler(children: Children, role: str, manifest: Manifest) -> Acceptance:
+    """Have the API server check a HorizontalPodAutoscaler before it is written.
+
+    Raises
+    ------
+    ApiError
+        If the API server could not tell.
+    """
+    field = _FIELDS.get(role, f"spec.compute.roles[{role}]")
+    return await _dry_run(children, objects.AUTOSCALER, manifest, f"{field}.scaling")
 
 
 async def _dry_run(children: Children, kind: objects.Kind, manifest: Manifest, where: str) -> Acceptance:

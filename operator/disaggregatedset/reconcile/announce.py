@@ -64,8 +64,9 @@ _TURNS: Final[Mapping[ConditionType, tuple[str | None, str | None]]] = {
     ConditionType.DEGRADED: ("Degraded", "Recovered"),
     ConditionType.ACCELERATORS_ALLOCATED: (None, None),
     ConditionType.PROGRESSING: (None, None),
+    ConditionType.ROUTED: ("Routed", "NotRouted"),
 }
-_BAD: Final = {"NotAccepted", "NotAvailable", "Degraded"}
+_BAD: Final = {"NotAccepted", "NotAvailable", "Degraded", "NotRouted"}
 #: What a new set starts from: becoming so is no news.
 _AT_FIRST: Final = {
     ConditionType.ACCEPTED: "True",

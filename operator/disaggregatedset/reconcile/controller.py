@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache, Projection
-from disaggregatedset.cluster.client import ApiError, Client
+from disaggregatedset.cluster.client import ApiError, Client, NotLeaderError
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
 from disaggregatedset.reconcile.reconciler import Reconciler
-from disaggregatedset.reconcile.view import SET
+from disaggregatedset.reconcile.view import ROLE_SCALER, SET
 from disaggregatedset.render import SET_LABEL
-from disaggregatedset.runtime import metrics
+from disaggregatedset.runtime import logs, metrics
+from disaggregatedset.runtime.health import Vitals
 from disaggregatedset.runtime.queue import WorkQueue
 
 log = logging.getLogger(__name__)
@@ -59,6 +64,9 @@ WATCHED: Final[dict[Kind, Projection]] = {
     objects.CLAIM_TEMPLATE: _whole,
     objects.CLAIM: _claim,
     objects.DEVICE_CLASS: _metadata,
+    ROLE_SCALER: _generation,
+    objects.AUTOSCALER: _whole,
+    objects.INFERENCE_POOL: _generation,
 }
 
 
@@ -75,18 +83,45 @@ class Controller:
         The sets that are to be looked at.
     reconciler
         Reconciles one of them.
+    namespaces
+        Those whose sets are looked after; none: all.
+    elected
+        Whether sets are reconciled only while this is `leading`; else they always are.
+    vitals
+        Told how resyncs and watches are doing.
     """
 
-    def __init__(self, client: Client, cache: Cache, queue: WorkQueue[Key], reconciler: Reconciler) -> None:
+    def __init__(
+        self,
+        client: Client,
+        cache: Cache,
+        queue: WorkQueue[Key],
+        reconciler: Reconciler,
+        *,
+        namespaces: Sequence[str] = (),
+        elected: bool = False,
+        vitals: Vitals | None = None,
+    ) -> None:
         self._client = client
         self._cache = cache
         self._queue = queue
         self._reconciler = reconciler
+        self._namespaces = tuple(namespaces)
+        self._vitals = vitals or Vitals(float("inf"))
+        self._listing = asyncio.Lock()
+        self._leads = asyncio.Event()
+        if not elected:
+            self._leads.set()
+        self._busy = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._dropped: set[Key] = set()
         #: Set when everything has been listed once.
         self.synced = asyncio.Event()
 
     def observe(self, kind: Kind, event_type: str | None, obj: Object) -> None:
         """Take in a watch event, and queue the sets that it concerns."""
+        self._vitals.seen(*self._watch_of(kind, obj))
         before = self._cache.get(kind, key_of(obj))
         deleted = event_type == "DELETED"
         if self._cache.delete(kind, obj) if deleted else self._cache.store(kind, obj):
@@ -95,7 +130,9 @@ class Controller:
                 self._enqueue(kind, before)
 
     def serves(self, kind: Kind) -> bool:
-        """Whether the API server serves a kind; those of DRA are not there on every cluster."""
+        """Whether the API server serves a kind; those of DRA and of InferencePools are not there on every cluster."""
+        if kind is objects.INFERENCE_POOL:
+            return self._reconciler.router.served
         return self._reconciler.dra_served or kind.group != objects.CLAIM.group
 
     async def resync(self) -> None:
@@ -106,53 +143,122 @@ class Controller:
         ApiError
             If the API server does not answer.
         """
+        async with self._listing:
+            await self._resync()
+
+    async def _resync(self) -> None:
         self._reconciler.dra_served = await self._client.serves(objects.CLAIM_TEMPLATE)
+        self._reconciler.router.served = await self._client.serves(objects.INFERENCE_POOL)
         for kind in WATCHED:
             if not self.serves(kind):
                 continue
-            selector = None if kind in {SET, objects.DEVICE_CLASS} else SET_LABEL
-            listed, version = await self._client.list(kind, label_selector=selector)
+            listed, version = await self._list(kind)
             missed = self._cache.replace(kind, listed, version)
+            self._vitals.progress()
             if missed and self.synced.is_set():
                 metrics.MISSED.labels(kind.plural).inc(len(missed))
                 log.warning("watches have missed changes of %s: %s", kind.plural, _names(missed))
+                # What has vanished is not held against a watch: after it had to start anew, it does not tell of that.
+                there = [obj for obj in missed if self._cache.get(kind, key_of(obj)) is not None]
+                for watch in {self._watch_of(kind, obj) for obj in there}:
+                    self._vitals.missed(*watch)
         self.synced.set()
-        for obj in self._cache.all(SET):
-            self._queue.add(key_of(obj))
+        if self._leads.is_set():
+            for obj in self._cache.all(SET):
+                self._queue.add(key_of(obj))
+
+    async def _list(self, kind: Kind) -> tuple[list[Object], int]:
+        """List all objects of a kind that are looked after, and return of which version the list is at least."""
+        selector = None if kind in {SET, objects.DEVICE_CLASS} else SET_LABEL
+        places = self._namespaces if kind.namespaced and self._namespaces else (None,)
+        answers = [await self._client.list(kind, place, label_selector=selector) for place in places]
+        return [obj for listed, _ in answers for obj in listed], min(version for _, version in answers)
+
+    def _watch_of(self, kind: Kind, obj: Object) -> tuple[str, str]:
+        """Return what names the watch that tells of an object."""
+        return kind.plural, obj["metadata"].get("namespace", "") if self._namespaces else ""
 
     async def keep_in_sync(self, seconds: float) -> None:
         """Resync now and then for ever; when the API server does not answer, try again soon."""
+        while True:
+            await self._resync_in_the_end()
+            await asyncio.sleep(seconds)
+
+    async def _resync_in_the_end(self) -> None:
         backoff = 1.0
         while True:
             try:
-                await self.resync()
+                return await self.resync()
             except ApiError as error:
                 hint = "; is the CRD installed?" if error.status == 404 else ""
                 log.warning("can't list everything: %s%s; next try in %.0f s", error, hint, backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(60.0, backoff * 2)
             except Exception:
                 log.exception("can't list everything; next try in %.0f s", backoff)
-                await asyncio.sleep(backoff)
-                backoff = min(60.0, backoff * 2)
-            else:
-                backoff = 1.0
-                await asyncio.sleep(seconds)
+            self._vitals.progress()
+            await asyncio.sleep(backoff)
+            backoff = min(60.0, backoff * 2)
+
+    @asynccontextmanager
+    async def leading(self, begin: Callable[[], None]) -> AsyncIterator[None]:
+        """Reconcile sets during the block, from when everything is known that others have written.
+
+        What this process remembers from when it led before does no harm: Looks and Pace keep moments that are over by
+        then, diagnoses are as old as a look at most, and Children remember what was applied to which state of an
+        object, which is true whoever leads. Delays and backoffs of sets are dropped.
+
+        Parameters
+        ----------
+        begin
+            Called right before the first set is reconciled.
+        """
+        await self._idle.wait()  # what a reconcile has decided as long ago as that must not be written now
+        await self._resync_in_the_end()
+        self._dropped |= self._queue.clear()
+        begin()
+        self._leads.set()
+        # Those that have gone too, for the reconciler to forget.
+        for key in {*self._dropped, *map(key_of, self._cache.all(SET))}:
+            self._queue.add(key)
+        self._dropped = set()
+        try:
+            yield
+        finally:
+            self._leads.clear()
+            self._dropped = {*self._queue.clear(), *map(key_of, self._cache.all(SET))}
+
+    async def rest(self, seconds: float) -> None:
+        """Begin no more reconciles, and give those that are under way some time to end."""
+        self._leads.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._idle.wait(), seconds)
 
     async def work(self) -> None:
-        """Reconcile sets from the queue for ever."""
+        """Reconcile sets from the queue for ever, while this process leads."""
         while True:
+            await self._leads.wait()
             key = await self._queue.get()
+            self._busy += 1
+            self._idle.clear()
             try:
-                await self._work_on(key)
+                with logs.about(set=str(key), reconcile_id=uuid.uuid4().hex[:8]):
+                    await self._work_on(key)
             finally:
+                self._busy -= 1
+                if not self._busy:
+                    self._idle.set()
                 self._queue.done(key)
+                if not self._leads.is_set():
+                    self._dropped |= self._queue.clear()
 
     async def _work_on(self, key: Key) -> None:
         started = time.monotonic()
         metrics.ACTIVE_WORKERS.labels(_NAME).inc()
         try:
             result = await self._reconciler.reconcile(key)
+        except NotLeaderError as error:
+            self._queue.retry(key)
+            outcome = "error"
+            log.info("%s: %s", key, error)
         except ApiError as error:
             delay = self._queue.retry(key, at_least=error.retry_after or 0.0)
             outcome, level = "error", logging.DEBUG if error.status == 409 else logging.WARNING
@@ -165,6 +271,8 @@ class Controller:
             outcome = "success"
             if result.failed:
                 self._queue.retry(key)
+                if result.again_after:  # what was accepted before goes on meanwhile
+                    self._queue.add_after(key, result.again_after)
             else:
                 self._queue.forget(key)
                 if result.again_after is not None:
@@ -176,6 +284,8 @@ class Controller:
         metrics.RECONCILES.labels(_NAME, outcome).inc()
 
     def _enqueue(self, kind: Kind, obj: Object) -> None:
+        if not self._leads.is_set():  # all sets are queued when it does
+            return
         if kind is SET:
             self._queue.add(key_of(obj))
         elif kind is objects.DEVICE_CLASS:  # a set may wait for it

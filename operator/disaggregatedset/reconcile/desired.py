@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
 
-from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption, Scaled
+from disaggregatedset.api import KV_CACHE, KV_COORDINATOR, WEIGHTS, DisaggregatedSet, Disruption, Scaled, ScalingMode
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
-from disaggregatedset.reconcile.view import View, made_as
+from disaggregatedset.reconcile.scaling import Scales, asked_for, scaled_roles
+from disaggregatedset.reconcile.view import ROLE_SCALER, View, made_as, role_of
 from disaggregatedset.render import (
     COMPUTE,
+    GROUPS,
     REVISION_LABEL,
     ROLE_LABEL,
     Manifest,
@@ -19,27 +22,24 @@ from disaggregatedset.render import (
     controller_revision,
     deployment,
     disruption_budget,
+    horizontal_pod_autoscaler,
+    inference_pool,
+    role_scaler,
     services,
 )
 from disaggregatedset.rollout import Outcome, Revision, Role, Tier
 
-#: Pods by tier group and role.
-Desired = Mapping[str, Mapping[str, int]]
-Children = list[tuple[Kind, Manifest]]
+Manifests = list[tuple[Kind, Manifest]]
 
-
-def desired_pods(dset: DisaggregatedSet) -> Desired:
-    """Return how many pods a set wants, by tier group and role."""
-    spec = dset.spec
-    pods: dict[str, dict[str, int]] = {}
-    if spec.weights is not None:
-        pods[WEIGHTS] = {WEIGHTS: spec.weights.replicas}
-    if spec.kv_cache is not None:
-        if spec.kv_cache.coordinator is not None:
-            pods[KV_COORDINATOR] = {KV_COORDINATOR: 1}
-        pods[KV_CACHE] = {KV_CACHE: spec.kv_cache.replicas}
-    pods[COMPUTE] = {role.name: role.replicas for role in spec.compute.roles}
-    return pods
+#: The kinds whose objects go when they are not needed; Deployments go by plan, ControllerRevisions by age.
+_REPLACED: Final = (
+    objects.CLAIM_TEMPLATE,
+    objects.SERVICE,
+    objects.DISRUPTION_BUDGET,
+    ROLE_SCALER,
+    objects.AUTOSCALER,
+    objects.INFERENCE_POOL,
+)
 
 
 def optional_roles(dset: DisaggregatedSet) -> frozenset[str]:
@@ -48,7 +48,12 @@ def optional_roles(dset: DisaggregatedSet) -> frozenset[str]:
     return frozenset() if kv is None or kv.required else frozenset({KV_CACHE, KV_COORDINATOR})
 
 
-def tier_inputs(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision]) -> dict[str, Tier]:
+def zero_roles(dset: DisaggregatedSet) -> frozenset[str]:
+    """Return the compute roles that may have no pods while others have some."""
+    return frozenset(role.name for role in dset.spec.compute.roles if role.allow_zero)
+
+
+def tier_inputs(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], scales: Scales) -> dict[str, Tier]:
     """Say what the planner has to know of each tier group that the spec wants."""
     optional = optional_roles(dset)
     waits_for = {
@@ -58,7 +63,7 @@ def tier_inputs(dset: DisaggregatedSet, tiers: Mapping[str, TierRevision]) -> di
     return {
         group: Tier(
             wanted=revision_of(tier),
-            roles={role: _role(dset, role, pods) for role, pods in desired_pods(dset)[group].items()},
+            roles={name: _role(dset, name, scale.replicas) for name, scale in scales[group].items()},
             waits_for=tuple(other for other in waits_for.get(group, ()) if other in tiers),
             recreate=group == KV_COORDINATOR,
         )
@@ -75,8 +80,7 @@ def _role(dset: DisaggregatedSet, name: str, pods: int) -> Role:
 
 def scaled_role(dset: DisaggregatedSet, name: str) -> Scaled | None:
     """Return what the spec says of a role; None for the coordinator, and for a role that is not in the spec."""
-    tiers = {WEIGHTS: dset.spec.weights, KV_CACHE: dset.spec.kv_cache}
-    return tiers.get(name) or next((role for role in dset.spec.compute.roles if role.name == name), None)
+    return next((roles[name] for roles in scaled_roles(dset).values() if name in roles), None)
 
 
 def revision_of(tier: TierRevision) -> Revision:
@@ -107,27 +111,37 @@ class Stages:
         The planner's writes, in its order: what it guarantees holds after each of them.
     decided_on
         The Deployments that the plan was made from.
+    scalers, autoscalers
+        RoleScalers, and HorizontalPodAutoscalers that scale them.
     removed
         Deployments that go: empty ones, and those of an identity that nobody uses any more.
     unneeded
         What else goes when all that is done.
     """
 
-    records: Children
-    supporting: Children
-    running: Children
-    planned: Children
+    records: Manifests
+    supporting: Manifests
+    running: Manifests
+    planned: Manifests
     decided_on: list[Object]
+    scalers: Manifests
+    autoscalers: Manifests
     removed: list[tuple[Kind, Object]]
     unneeded: list[tuple[Kind, Object]]
 
     def records_alone(self) -> Stages:
         """Return the first stage alone: it moves nothing."""
-        return Stages(self.records, [], [], [], [], [], [])
+        return Stages(self.records, [], [], [], [], [], [], [], [])
 
 
 def stages(
-    dset: DisaggregatedSet, tiers: Mapping[str, TierRevision], seen: View, outcomes: Mapping[str, Outcome]
+    dset: DisaggregatedSet,
+    tiers: Mapping[str, TierRevision],
+    scales: Scales,
+    seen: View,
+    outcomes: Mapping[str, Outcome],
+    *,
+    accepted: bool = True,
 ) -> Stages:
     """Work out the children of a set.
 
@@ -137,10 +151,14 @@ def stages(
         The set.
     tiers
         The wanted revisions, as they are applied: rendered when they were first seen.
+    scales
+        How many pods each role should have.
     seen
         The children that there are.
     outcomes
         The planner's, by tier group.
+    accepted
+        Whether the spec is; else HorizontalPodAutoscalers stay as they are.
     """
     wanted = {(tier.group, tier.revision): tier for tier in tiers.values()}
     known = {key: tier for key, (tier, _) in seen.history.items()} | wanted
@@ -152,11 +170,18 @@ def stages(
     writes = [write for outcome in outcomes.values() for write in outcome.writes]
     deletions = [gone for outcome in outcomes.values() for gone in (*outcome.plan.deletions, *outcome.removals)]
     planned = {(w.role, w.revision) for w in writes} | {(gone.role, gone.revision) for gone in deletions}
-    records: Children = [
+    records: Manifests = [
         (objects.CONTROLLER_REVISION, controller_revision(dset, tier, _number(tier, seen))) for tier in tiers.values()
     ]
-    supporting = _supporting(dset, list(revisions.values()), seen)
-    running: Children = [
+    supporting = _supporting(dset, list(revisions.values()), scales, seen)
+    scalers = _scalers(dset, scales, seen)
+    hpas: Manifests = [(objects.AUTOSCALER, manifest) for manifest in autoscalers(dset).values()]
+    # What is not accepted replaces no autoscaler, and one that is asked for starts when it may scale.
+    scalable = asked_for(seen).keys() - not_handed_over(dset, seen) if accepted else set()
+    stay = [*hpas, *((objects.AUTOSCALER, child) for child in seen.children[objects.AUTOSCALER] if not accepted)]
+    if (pool := inference_pool(dset)) is not None:
+        stay.append((objects.INFERENCE_POOL, pool))
+    running: Manifests = [
         (objects.DEPLOYMENT, deployment(dset, of_role[r.role, r.revision], r.role, r.observed.asked or 0))
         for r in seen.running
         if (r.role, r.revision) not in planned
@@ -171,9 +196,20 @@ def stages(
             (objects.DEPLOYMENT, deployment(dset, of_role[w.role, w.revision], w.role, w.replicas)) for w in writes
         ],
         decided_on=seen.children[objects.DEPLOYMENT],
+        scalers=scalers,
+        autoscalers=[(kind, child) for kind, child in hpas if child["metadata"]["labels"][ROLE_LABEL] in scalable],
         removed=[(objects.DEPLOYMENT, there[gone.role, gone.revision]) for gone in deletions],
-        unneeded=_unneeded(seen, [*records, *supporting], kept, limit=dset.spec.rollout.revision_history_limit),
+        unneeded=_unneeded(
+            seen, [*records, *supporting, *scalers, *stay], kept, limit=dset.spec.rollout.revision_history_limit
+        ),
     )
+
+
+def not_handed_over(dset: DisaggregatedSet, seen: View) -> frozenset[str]:
+    """Return the roles that others are to scale, but whose RoleScaler still has a number of ours."""
+    fixed = {role_of(scaler) for scaler in seen.children[ROLE_SCALER] if "fixedReplicas" in scaler["spec"]}
+    roles = {name: role for of_group in scaled_roles(dset).values() for name, role in of_group.items()}
+    return frozenset(name for name in fixed if name in roles and roles[name].scaling.decided_elsewhere)
 
 
 def _role_revision(child: Object) -> tuple[str, str]:
@@ -188,7 +224,36 @@ def _number(tier: TierRevision, seen: View) -> int:
     return highest if highest and numbers.get(tier.revision) == highest else highest + 1
 
 
-def _supporting(dset: DisaggregatedSet, revisions: Sequence[TierRevision], seen: View) -> Children:
+def _scalers(dset: DisaggregatedSet, scales: Scales, seen: View) -> Manifests:
+    there = asked_for(seen)
+    return [
+        (
+            ROLE_SCALER,
+            role_scaler(
+                dset,
+                GROUPS[group],
+                name,
+                role.scaling,
+                # One that others scale is made with a number of ours, which is handed over to them then.
+                None if role.scaling.decided_elsewhere and name in there else scales[group][name].desired,
+            ),
+        )
+        for group, roles in scaled_roles(dset).items()
+        for name, role in roles.items()
+    ]
+
+
+def autoscalers(dset: DisaggregatedSet) -> dict[str, Manifest]:
+    """Return the HorizontalPodAutoscalers of a set, by role."""
+    return {
+        name: horizontal_pod_autoscaler(dset, GROUPS[group], name, role.scaling)
+        for group, roles in scaled_roles(dset).items()
+        for name, role in roles.items()
+        if role.scaling.mode is ScalingMode.HPA
+    }
+
+
+def _supporting(dset: DisaggregatedSet, revisions: Sequence[TierRevision], scales: Scales, seen: View) -> Manifests:
     children: dict[tuple[Kind, Key], Manifest] = {}
     have_pods = {(r.group, r.revision) for r in seen.running if r.observed.asked or r.observed.replicas}
     beside = [tier for tier in revisions if (tier.group, tier.revision) in have_pods]
@@ -198,7 +263,7 @@ def _supporting(dset: DisaggregatedSet, revisions: Sequence[TierRevision], seen:
                 children[objects.CLAIM_TEMPLATE, key_of(claim)] = claim
             for service in services(dset, tier, role, [other for other in beside if other.group == tier.group]):
                 children.setdefault((objects.SERVICE, key_of(service)), service)
-    protected = {role for roles in desired_pods(dset).values() for role, replicas in roles.items() if replicas}
+    protected = {name for roles in scales.values() for name, scale in roles.items() if scale.desired}
     protected |= {r.role for r in seen.running if r.observed.asked or r.observed.replicas}
     for tier in revisions:
         for role in (role for role in tier.roles if role in protected):
@@ -210,15 +275,10 @@ def _supporting(dset: DisaggregatedSet, revisions: Sequence[TierRevision], seen:
 
 
 def _unneeded(
-    seen: View, needed: Children, kept: Collection[tuple[str, str]], *, limit: int
+    seen: View, needed: Manifests, kept: Collection[tuple[str, str]], *, limit: int
 ) -> list[tuple[Kind, Object]]:
     names = {(kind, key_of(manifest)) for kind, manifest in needed}
-    gone = [
-        (kind, child)
-        for kind in (objects.CLAIM_TEMPLATE, objects.SERVICE, objects.DISRUPTION_BUDGET)
-        for child in seen.children[kind]
-        if (kind, key_of(child)) not in names
-    ]
+    gone = [(kind, child) for kind in _REPLACED for child in seen.children[kind] if (kind, key_of(child)) not in names]
     for group in {group for group, _ in seen.history}:
         idle = sorted(
             (number, tier.revision)

@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
 
 from disaggregatedset.cluster.objects import Key
-
-WAIT_SECONDS: Final = 1.0
-APART_SECONDS: Final = 0.25
 
 
 class Pace:
@@ -22,11 +18,17 @@ class Pace:
 
     Parameters
     ----------
+    wait
+        Seconds that one waits at least.
+    apart
+        Seconds between two of them.
     clock
         Seconds that never go back.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, wait: float = 1.0, apart: float = 0.25, clock: Callable[[], float] = time.monotonic) -> None:
+        self._wait = wait
+        self._apart = apart
         self._clock = clock
         self._turns: dict[Key, float] = {}
         self._last = 0.0
@@ -35,7 +37,7 @@ class Pace:
         """Say in how many seconds it is the turn of a set; 0: now."""
         now = self._clock()
         if key not in self._turns:
-            self._last = max(now + WAIT_SECONDS, self._last + APART_SECONDS)
+            self._last = max(now + self._wait, self._last + self._apart)
             self._turns[key] = self._last
         return max(0.0, self._turns[key] - now)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from disaggregatedset.api import GROUP, KIND, VERSION
+from disaggregatedset.api import GROUP, KIND, ROLE_SCALER_KIND, VERSION
 from disaggregatedset.cluster import objects
 from disaggregatedset.cluster.cache import Cache
 from disaggregatedset.cluster.objects import Key, Kind, Object, key_of
@@ -18,12 +18,15 @@ from disaggregatedset.render import (
     MODEL_REVISION_LABEL,
     REVISION_LABEL,
     ROLE_LABEL,
+    SET_LABEL,
     RenderedRole,
     TierRevision,
 )
 from disaggregatedset.rollout import Observed, Running
 
 SET: Final = Kind(GROUP, VERSION, "disaggregatedsets", KIND)
+
+ROLE_SCALER: Final = Kind(GROUP, VERSION, "rolescalers", ROLE_SCALER_KIND)
 
 #: The kinds that a set has children of and that the operator writes.
 CHILD_KINDS: Final[tuple[Kind, ...]] = (
@@ -32,6 +35,9 @@ CHILD_KINDS: Final[tuple[Kind, ...]] = (
     objects.SERVICE,
     objects.DISRUPTION_BUDGET,
     objects.DEPLOYMENT,
+    ROLE_SCALER,
+    objects.AUTOSCALER,
+    objects.INFERENCE_POOL,
 )
 
 
@@ -99,6 +105,11 @@ def view(cache: Cache, key: Key, uid: str, diagnoses: Diagnoses = _NONE) -> View
     return View(children, [_without_devices(r, diagnoses, claims) for r in running], history, claims)
 
 
+def running_of(cache: Cache, key: Key, uid: str) -> list[Running]:
+    """Read the Deployments of a set as the planner sees them, but for identities that a ControllerRevision knows."""
+    return [_running(d) for d in cache.of_set(objects.DEPLOYMENT, key) if objects.controller_uid(d) == uid]
+
+
 def _unrecorded(
     children: Mapping[Kind, list[Object]], history: Mapping[tuple[str, str], object]
 ) -> Iterable[TierRevision]:
@@ -148,6 +159,13 @@ def made_as(deployment: Object) -> Mapping[str, str]:
     spec = deployment["spec"]
     own: Mapping[str, str] = deployment["metadata"].get("labels") or {}
     return {**own, **spec["template"]["metadata"]["labels"], **spec["selector"]["matchLabels"]}
+
+
+def role_of(scaler: Object) -> str:
+    """Return the role of a RoleScaler by its name, which nobody can edit."""
+    metadata = scaler["metadata"]
+    name: str = metadata["name"]
+    return name.removeprefix(f"{metadata['labels'][SET_LABEL]}-")
 
 
 def _running(deployment: Object) -> Running:

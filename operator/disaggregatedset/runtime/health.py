@@ -3,13 +3,63 @@
 from __future__ import annotations
 
 import contextlib
+import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
 
 import prometheus_client
 from aiohttp import web
 
 #: Returns what is wrong, or None.
 Check = Callable[[], str | None]
+
+#: So many resyncs in a row that find what a watch has missed, without a word from that watch, are no coincidence.
+_STRIKES: Final = 3
+
+
+class Vitals:
+    """Whether what goes on in the background does go on.
+
+    That the event loop runs shows by itself: who asks gets an answer. An API server that is down or refuses everything
+    is no reason to restart: only what never ends, and watches that are silent while things change.
+
+    Parameters
+    ----------
+    patience
+        Seconds in which the resync gets a step further, or is answered by an error, unless it is stuck.
+    clock
+        Seconds that never go back.
+    """
+
+    def __init__(self, patience: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience = patience
+        self._clock = clock
+        self._progress = clock()
+        self._strikes: Counter[tuple[str, str]] = Counter()
+
+    def progress(self) -> None:
+        """Take note that the resync got a step further, or failed."""
+        self._progress = self._clock()
+
+    def seen(self, resource: str, namespace: str = "") -> None:
+        """Take note of an event: this watch lives."""
+        if self._strikes:
+            self._strikes.pop((resource, namespace), None)
+
+    def missed(self, resource: str, namespace: str = "") -> None:
+        """Take note that a resync found what this watch has not told, or not yet."""
+        self._strikes[resource, namespace] += 1
+
+    def problem(self) -> str | None:
+        """Say what is wrong."""
+        if (silent := self._clock() - self._progress) > self._patience:
+            return f"the resync is stuck: nothing was listed for {silent:.0f} s"
+        for (resource, namespace), strikes in self._strikes.items():
+            if strikes >= _STRIKES:
+                where = f" in namespace {namespace}" if namespace else ""
+                return f"the watch of {resource}{where} is silent, but the last {strikes} resyncs found changes"
+        return None
 
 
 @contextlib.asynccontextmanager

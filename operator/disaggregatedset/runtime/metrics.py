@@ -27,6 +27,7 @@ REQUESTS: Final = Counter(
 REQUEST_SECONDS: Final = Histogram(
     "rest_client_request_duration_seconds", "Seconds per request to the API server.", ("verb",), buckets=_SECONDS
 )
+LEADS: Final = Gauge("leader_election_master_status", "Whether this replica leads: 1 or 0.", ("name",))
 MISSED: Final = Counter(
     "disaggregatedset_watch_missed_changes", "Changes that a resync found and no watch had reported.", ("resource",)
 )

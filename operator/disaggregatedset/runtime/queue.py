@@ -82,6 +82,19 @@ class WorkQueue(Generic[K]):
         """Forget the failures of a key."""
         self._failures.pop(key, None)
 
+    def clear(self) -> set[K]:
+        """Forget all keys but those that are worked on, with their delays and failures, and return them."""
+        dropped = {*self._waiting, *self._delayed}
+        for timer in self._delayed.values():
+            timer.cancel()
+        self._delayed.clear()
+        self._failures.clear()
+        self._waiting.clear()
+        while not self._ready.empty():
+            self._ready.get_nowait()
+        QUEUE_DEPTH.set(0)
+        return dropped
+
     async def get(self) -> K:
         """Wait for a key; call :meth:`done` when the work on it is over."""
         key = await self._ready.get()

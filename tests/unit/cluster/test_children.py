@@ -255,3 +255,82 @@ async def test_errors_of_looking_again_are_not_swallowed(
         calls[name].close()
     with pytest.raises(ApiError, match="etcd is down"):
         await calls[method]
+
+
+# Handing over, and statuses.
+
+
+async def test_what_is_handed_over_stays_when_it_is_left_out(
+    server: FakeApiServer, children: Children, cache: Cache
+) -> None:
+    await children.apply(SERVICE, _manifest(replicas=3, fixed=3))
+    await children.hand_over(SERVICE, cache.get(SERVICE, KEY) or {}, {"replicas": 3})
+    assert server.objects[PATH]["spec"] == {"replicas": 3, "fixed": 3}
+    assert server.requests[-1].query["fieldManager"] != "disaggregatedset"
+    await children.apply(SERVICE, _manifest(bounds=9))
+    assert server.objects[PATH]["spec"] == {"replicas": 3, "bounds": 9}
+    cache.store(SERVICE, server.edit(PATH, _edit_spec(replicas=7)))
+    server.requests.clear()
+    await children.apply(SERVICE, _manifest(bounds=9))
+    assert server.requests == [], "it is theirs"
+    await children.apply(SERVICE, _manifest(replicas=5, fixed=5))
+    assert server.objects[PATH]["spec"] == {"replicas": 5, "fixed": 5}, "and can be taken back"
+
+
+async def test_what_is_left_out_without_being_handed_over_goes(
+    server: FakeApiServer, children: Children, cache: Cache
+) -> None:
+    await children.apply(SERVICE, _manifest(replicas=3, fixed=3))
+    await children.apply(SERVICE, _manifest(bounds=9))
+    assert server.objects[PATH]["spec"] == {"bounds": 9}
+
+
+async def test_nothing_is_handed_over_that_has_changed(server: FakeApiServer, children: Children, cache: Cache) -> None:
+    await children.apply(SERVICE, _manifest(replicas=3))
+    known = cache.get(SERVICE, KEY) or {}
+    server.edit(PATH, _edit_spec(replicas=4))
+    with pytest.raises(ApiError) as caught:
+        await children.hand_over(SERVICE, known, {"replicas": 3})
+    assert caught.value.status == 409
+    assert server.objects[PATH]["spec"]["replicas"] == 4
+
+
+async def test_a_status_is_written_whole_and_nothing_else(
+    server: FakeApiServer, children: Children, cache: Cache
+) -> None:
+    await children.apply(SERVICE, _manifest())
+    await children.apply_status(SERVICE, cache.get(SERVICE, KEY) or {}, {"a": 1, "b": 2})
+    await children.apply_status(SERVICE, cache.get(SERVICE, KEY) or {}, {"b": 3})
+    assert server.objects[PATH]["status"] == {"b": 3}
+    assert server.objects[PATH]["spec"] == {"type": "ClusterIP"}
+    assert (cache.get(SERVICE, KEY) or {})["status"] == {"b": 3}, "it reads its own writes"
+    assert set(server.requests[-1].body) == {"apiVersion", "kind", "metadata", "status"}
+
+
+async def test_a_status_of_what_changed_or_is_gone_is_not_written(
+    server: FakeApiServer, children: Children, cache: Cache
+) -> None:
+    await children.apply(SERVICE, _manifest())
+    known = cache.get(SERVICE, KEY) or {}
+    server.edit(PATH, _edit_spec(theirs=1))
+    with pytest.raises(ApiError) as caught:
+        await children.apply_status(SERVICE, known, {"a": 1})
+    assert caught.value.status == 409
+    server.remove(PATH)
+    with pytest.raises(ApiError) as caught:
+        await children.apply_status(SERVICE, known, {"a": 1})
+    assert caught.value.status == 404
+    assert cache.get(SERVICE, KEY) is None
+
+
+async def test_whether_a_manifest_would_change_anything(children: Children, cache: Cache) -> None:
+    assert children.differs(SERVICE, _manifest())
+    await children.apply(SERVICE, _manifest())
+    assert not children.differs(SERVICE, _manifest())
+    assert children.differs(SERVICE, _manifest(type="NodePort"))
+
+
+async def test_what_is_stored_in_other_words_does_not_differ(server: FakeApiServer, children: Children) -> None:
+    server.mutate = lambda obj: obj["spec"].update(type="clusterip")
+    await children.apply(SERVICE, _manifest(type="ClusterIP"))
+    assert not children.differs(SERVICE, _manifest(type="ClusterIP"))

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 from aiohttp import web
+from aiolimiter import AsyncLimiter
 
-from disaggregatedset.cluster.client import ApiError, Client
+from disaggregatedset.cluster.client import ApiError, Client, NotLeaderError
+from disaggregatedset.cluster.lease import Election, Fence
 from disaggregatedset.cluster.objects import CLAIM_TEMPLATE, DEPLOYMENT, DEVICE_CLASS, POD, SERVICE
 from tests.unit.fake_api_server import FakeApiServer, status_of
 
@@ -76,6 +82,25 @@ async def test_deleting_what_was_read(server: FakeApiServer, client: Client) -> 
     await client.delete(SERVICE, new)
     assert server.objects == {}
     assert server.requests[-1].body["propagationPolicy"] == "Background"
+
+
+async def test_replacing_what_was_read(server: FakeApiServer, client: Client) -> None:
+    old = server.put(PATH, SERVICE_X)
+    new = await client.update(SERVICE, old | {"spec": {"type": "NodePort"}})
+    assert new["spec"] == {"type": "NodePort"}
+    with pytest.raises(ApiError) as caught:
+        await client.update(SERVICE, old)
+    assert caught.value.status == 409
+    request = server.requests[0]
+    assert (request.method, request.path, request.query) == ("PUT", PATH, {"fieldManager": "disaggregatedset"})
+
+
+async def test_the_user_agent(server: FakeApiServer) -> None:
+    client = server.client(user_agent="disaggregatedset/1 (a)")
+    server.put(PATH, SERVICE_X)
+    await client.get(SERVICE, "x", "default")
+    await client.close()
+    assert server.requests[0].headers["User-Agent"] == "disaggregatedset/1 (a)"
 
 
 async def test_what_is_served(server: FakeApiServer, client: Client) -> None:
@@ -236,3 +261,159 @@ async def test_connecting_with_a_kubeconfig(
     await client.get(SERVICE, "x", "default")
     await client.close()
     assert server.requests[0].headers["Authorization"] == "Bearer t"
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def fence(clock: Clock) -> Fence:
+    """A fence of a process that has led for a second."""
+    made = Fence(Election("x", "x", "x", duration=15, renew_deadline=10), clock)
+    made.renewed(0.0)
+    made.open()
+    clock.now = 1.0
+    return made
+
+
+@pytest.fixture
+async def fenced(server: FakeApiServer, fence: Fence) -> AsyncIterator[Client]:
+    made = server.client(timeout=60, concurrency=1, fence=fence)
+    yield made
+    await made.close()
+
+
+WRITES: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
+    "apply": lambda client: client.apply(SERVICE, SERVICE_X),
+    "dry run": lambda client: client.apply(SERVICE, SERVICE_X, dry_run=True),
+    "status": lambda client: client.apply(SERVICE, SERVICE_X | {"status": {}}, subresource="status"),
+    "create": lambda client: client.create(SERVICE, SERVICE_X),
+    "update": lambda client: client.update(SERVICE, SERVICE_X),
+    "delete": lambda client: client.delete(
+        SERVICE, SERVICE_X | {"metadata": SERVICE_X["metadata"] | {"uid": "u", "resourceVersion": "1"}}
+    ),
+}
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_no_write_starts_without_the_lease(
+    server: FakeApiServer, fenced: Client, fence: Fence, clock: Clock, write: Callable[[Client], Any]
+) -> None:
+    server.put(PATH, SERVICE_X)
+    for close in (fence.close, lambda: setattr(clock, "now", 10.0)):
+        fence.open()
+        close()
+        with pytest.raises(NotLeaderError) as caught:
+            await write(fenced)
+        assert (caught.value.status, caught.value.refused) == (0, False)
+    assert server.requests == []
+    assert await fenced.get(SERVICE, "x", "default"), "reads pass"
+    assert await fenced.list(SERVICE)
+
+
+@pytest.mark.parametrize("write", WRITES.values(), ids=WRITES)
+async def test_a_write_gets_the_time_that_is_left(
+    server: FakeApiServer, fenced: Client, fence: Fence, clock: Clock, write: Callable[[Client], Any]
+) -> None:
+    """Half of what is after the renew deadline is for the way there, so the API server gets less."""
+    clock.now = 9.0
+    server.answers.append(web.json_response({}))
+    await write(fenced)
+    assert server.requests[0].query["timeout"] == "3500ms"
+    assert fence.seconds_unknown == 0
+
+
+async def test_a_write_does_not_outlive_the_lease(server: FakeApiServer, fenced: Client, fence: Fence) -> None:
+    fence._duration = 1.2  # of which 1 s is over
+    server.stuck.clear()
+    started = asyncio.get_running_loop().time()
+    with pytest.raises(ApiError, match="TimeoutError"):
+        await fenced.apply(SERVICE, SERVICE_X)
+    assert asyncio.get_running_loop().time() - started < 5
+    assert fence.seconds_unknown == pytest.approx(0.2), "it may have been carried out"
+    await fence.drained()
+
+
+async def test_a_write_that_waited_for_a_connection_asks_again(
+    server: FakeApiServer, fenced: Client, fence: Fence, clock: Clock
+) -> None:
+    server.put(PATH, SERVICE_X)
+    server.stuck.clear()
+    reading = asyncio.create_task(fenced.get(SERVICE, "x", "default"))
+    while not server.requests:  # noqa: ASYNC110 - of the other end of the connection
+        await asyncio.sleep(0.001)
+    writing = asyncio.create_task(fenced.apply(SERVICE, SERVICE_X))
+    await asyncio.sleep(0.01)
+    clock.now = 10.0
+    server.stuck.set()
+    await reading
+    with pytest.raises(NotLeaderError, match="not renewed for 10 s"):
+        await writing
+    assert server.writes() == []
+    assert fence.seconds_unknown == 0
+
+
+async def test_a_process_that_stands_still_between_headers_and_body(
+    server: FakeApiServer, fence: Fence, clock: Clock
+) -> None:
+    moves = [10.0]
+
+    async def stand_still(*_: Any) -> None:
+        clock.now = moves.pop() if moves else clock.now
+
+    client = server.client(timeout=5, fence=fence)
+    traces: list[aiohttp.TraceConfig] = client._api.rest_client.configuration.trace_configs
+    traces[0].on_request_headers_sent.append(stand_still)
+    with pytest.raises(NotLeaderError):
+        await client.apply(SERVICE, SERVICE_X)
+    assert server.writes() == []
+    assert fence.seconds_unknown == 0, "it was not sent"
+    clock.now = 1.0
+    await client.apply(SERVICE, SERVICE_X)
+    await client.close()
+
+
+@pytest.mark.parametrize(("status", "known"), [(200, True), (409, True), (422, True), (500, False), (504, False)])
+async def test_answers_that_say_what_became_of_a_write(
+    server: FakeApiServer, fenced: Client, fence: Fence, status: int, known: bool
+) -> None:
+    server.answers.append(web.json_response({"message": "x"}, status=status))
+    with contextlib.suppress(ApiError):
+        await fenced.apply(SERVICE, SERVICE_X)
+    assert (fence.seconds_unknown == 0) is known
+
+
+async def test_what_was_never_sent_is_no_unknown(server: FakeApiServer, fenced: Client, fence: Fence) -> None:
+    await server.stop()
+    with pytest.raises(ApiError, match="did not answer"):
+        await fenced.apply(SERVICE, SERVICE_X)
+    assert fence.seconds_unknown == 0
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="Linux only")
+async def test_the_kernel_gives_up_too(server: FakeApiServer, fenced: Client) -> None:
+    await fenced.apply(SERVICE, SERVICE_X)
+    connections = [c for pool in fenced._api.rest_client.pool_manager.connector._conns.values() for c, _ in pool]
+    sockets = [c.transport.get_extra_info("socket") for c in connections]
+    assert [s.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) for s in sockets] == [2500]
+
+
+async def test_requests_start_no_faster_than_allowed(server: FakeApiServer) -> None:
+    server.put(PATH, SERVICE_X)
+    client = server.client(limiter=AsyncLimiter(2, 0.2))  # 10 a second, and 2 at once
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    await asyncio.gather(*(client.get(SERVICE, "x", "default") for _ in range(5)))
+    assert loop.time() - started >= 0.29
+    await client.close()

@@ -40,6 +40,20 @@ from disaggregatedset.cluster.compare import missing
             {"exactly": {"capacity": {"requests": {"shares": "2"}}}},
             [],
         ),
+        ({"target": {"averageValue": "0.5"}}, {"target": {"averageValue": "500m"}}, []),
+        ({"target": {"value": "1000"}}, {"target": {"value": "1k"}}, []),
+        ({"target": {"value": 30}}, {"target": {"value": "30"}}, []),
+        ({"target": {"averageValue": "0.5"}}, {"target": {"averageValue": "0.6"}}, ["target.averageValue"]),
+        (
+            {"metrics": [{"type": "Pods", "pods": {"target": {"averageValue": "0.5"}}}]},
+            {"metrics": [{"type": "Pods", "pods": {"target": {"averageValue": "500m"}}}]},
+            [],
+        ),
+        ({"behavior": {"scaleUp": {"tolerance": "0.05"}}}, {"behavior": {"scaleUp": {"tolerance": "50m"}}}, []),
+        ({"behavior": {"scaleDown": {"tolerance": 0.1}}}, {"behavior": {"scaleDown": {"tolerance": "100m"}}}, []),
+        # Elsewhere, fields of these names are what they are.
+        ({"metric": {"value": "0.5"}}, {"metric": {"value": "500m"}}, ["metric.value"]),
+        ({"tolerance": "0.5"}, {"tolerance": "500m"}, ["tolerance"]),
         (
             {"env": [{"name": "VERSION", "value": "1.10"}]},
             {"env": [{"name": "VERSION", "value": "1.1"}]},

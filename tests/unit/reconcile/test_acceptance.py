@@ -11,8 +11,8 @@ from disaggregatedset.cluster.children import Children
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.reconcile.acceptance import check_devices, check_revision, field_of
 from disaggregatedset.reconcile.controller import WATCHED
-from disaggregatedset.reconcile.desired import desired_pods
-from disaggregatedset.reconcile.status import ACCEPTED, Acceptance
+from disaggregatedset.reconcile.findings import ACCEPTED, Acceptance
+from disaggregatedset.reconcile.scaling import desired_pods
 from disaggregatedset.render import SET_LABEL
 from tests.api.cases import changed
 from tests.unit.builders import World, full_spec, make_set
@@ -90,7 +90,7 @@ def test_fields() -> None:
 async def _check_compute(client: Client) -> Acceptance:
     world = World(make_set())
     children = Children(client, Cache(WATCHED, SET_LABEL))
-    return await check_revision(children, world.dset, world.tiers["compute"], desired_pods(world.dset)["compute"])
+    return await check_revision(children, world.dset, world.tiers["compute"], desired_pods(world.scales)["compute"])
 
 
 async def test_a_revision_is_checked_without_writing_anything(server: FakeApiServer, client: Client) -> None:

@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
+from disaggregatedset.api import Scaling, Tier
 from disaggregatedset.cluster import objects
 from disaggregatedset.reconcile.desired import (
     Stages,
-    desired_pods,
     known_revisions,
+    not_handed_over,
     optional_roles,
     scaled_role,
     stages,
-    tier_inputs,
 )
-from disaggregatedset.render import services
+from disaggregatedset.reconcile.scaling import desired_pods
+from disaggregatedset.reconcile.view import ROLE_SCALER
+from disaggregatedset.render import horizontal_pod_autoscaler, inference_pool, role_scaler, services
 from disaggregatedset.rollout import Deletion, Outcome, Phase, Plan, Role, State, Write
 from tests.api.cases import changed
 from tests.unit.builders import World, full_spec, live, make_set, observed, other, starting
@@ -36,6 +38,7 @@ def _stages(
     removals: Iterable[Deletion] = (),
     target: str | None = None,
     good: str | None = None,
+    accepted: bool = True,
 ) -> Stages:
     """Carry out a plan of compute; the other tiers are at rest."""
     idle = Plan((), (), done=True, phase=Phase.COMPLETE, message="")
@@ -43,7 +46,8 @@ def _stages(
     plan = replace(idle, writes=tuple(writes), deletions=tuple(deletions))
     compute = replace(outcomes["compute"], plan=plan, removals=tuple(removals))
     compute = replace(compute, target=target or compute.target, state=State(good or compute.state.good))
-    return stages(world.dset, world.tiers, world.view(), outcomes | {"compute": compute})
+    view, outcomes = world.view(), outcomes | {"compute": compute}
+    return stages(world.dset, world.tiers, world.scales, view, outcomes, accepted=accepted)
 
 
 def _names(children: list[Any]) -> list[str]:
@@ -52,7 +56,7 @@ def _names(children: list[Any]) -> list[str]:
 
 def test_desired_pods_and_what_waits_for_what() -> None:
     dset = make_set()
-    assert desired_pods(dset) == {
+    assert desired_pods(World(dset).scales) == {
         "weights": {"weights": 2},
         "kv-coordinator": {"kv-coordinator": 1},
         "kv-cache": {"kv-cache": 3},
@@ -112,12 +116,12 @@ def test_all_revisions_that_are_known() -> None:
 def test_tiers_that_are_optional(change: Object, optional: set[str], compute_waits_for: tuple[str, ...]) -> None:
     world = World(make_set(changed(full_spec(), change)))
     assert optional_roles(world.dset) == optional
-    assert tier_inputs(world.dset, world.tiers)["compute"].waits_for == compute_waits_for
+    assert world.inputs["compute"].waits_for == compute_waits_for
 
 
 def test_a_new_set_is_recorded_before_anything_of_it_exists() -> None:
     world = World(make_set())
-    made = stages(world.dset, world.tiers, world.view(), starting(world))
+    made = stages(world.dset, world.tiers, world.scales, world.view(), starting(world))
     assert {kind for kind, _ in made.records} == {objects.CONTROLLER_REVISION}
     assert {kind for kind, _ in made.supporting} == {objects.SERVICE, objects.CLAIM_TEMPLATE, objects.DISRUPTION_BUDGET}
     assert made.running == []
@@ -262,3 +266,107 @@ def test_trimming_never_drops_a_revision_that_has_pods(live_ones: tuple[int, ...
         int(name.rpartition("-r")[2]) for name in _names(_stages(world).unneeded) if "ControllerRevision" in name
     ]
     assert dropped == idle[:-HISTORY_LIMIT]
+
+
+# What scales roles, and routes to them.
+
+CPU = {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 80}}}
+MODES: dict[str, Object] = {
+    "Static": {"mode": "Static"},
+    "External": {"mode": "External", "minReplicas": 1, "maxReplicas": 9},
+    "HPA": {"mode": "HPA", "maxReplicas": 9, "metrics": [CPU]},
+    "Follow": {"mode": "Follow", "follow": {"role": "prefill", "ratio": "3:1"}},
+}
+
+
+def _scaled_world(mode: str, there: int | None = None, *, handed_over: bool = False) -> World:
+    """A set whose decode has a scaling mode, and maybe a RoleScaler already."""
+    world = World(make_set(changed(full_spec(), {"compute.roles[1].scaling": MODES[mode]}))).run_all()
+    if there is not None:
+        scaler = live(role_scaler(world.dset, Tier.COMPUTE, "decode", Scaling(), there))
+        if handed_over:
+            del scaler["spec"]["fixedReplicas"]
+        world.children[ROLE_SCALER].append(scaler)
+    return world
+
+
+def _autoscaler(world: World) -> Object:
+    scaling = Scaling.model_validate(MODES["HPA"])
+    return live(horizontal_pod_autoscaler(world.dset, Tier.COMPUTE, "decode", scaling))
+
+
+@pytest.mark.parametrize(
+    ("mode", "there", "replicas"),
+    [
+        # Those of the set have its number, whatever there was; others have one at first only, to be handed over.
+        ("Static", None, 2),
+        ("Static", 7, 2),
+        ("Follow", None, 3),
+        ("Follow", 7, 3),
+        ("External", None, 2),
+        ("External", 7, None),
+        ("HPA", None, 2),
+        ("HPA", 7, None),
+    ],
+)
+@pytest.mark.parametrize("handed_over", [False, True])
+def test_the_role_scaler_of_a_role(mode: str, there: int | None, replicas: int | None, handed_over: bool) -> None:
+    made = _stages(_scaled_world(mode, there, handed_over=handed_over)).scalers
+    assert _names(made) == [f"RoleScaler llama-{role}" for role in ("weights", "kv-cache", "prefill", "decode")]
+    spec = made[-1][1]["spec"]
+    assert (spec["role"], spec["mode"]) == ("decode", mode)
+    assert (spec.get("replicas"), spec.get("fixedReplicas")) == (replicas, replicas)
+    bounds = {field: MODES[mode][field] for field in ("minReplicas", "maxReplicas") if field in MODES[mode]}
+    assert {field: spec[field] for field in ("minReplicas", "maxReplicas") if field in spec} == bounds
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(("there", "handed_over"), [(None, False), (2, False), (2, True)])
+def test_an_autoscaler_starts_when_it_may_scale(mode: str, there: int | None, handed_over: bool) -> None:
+    world = _scaled_world(mode, there, handed_over=handed_over)
+    made = _names(_stages(world).autoscalers)
+    assert made == (["HorizontalPodAutoscaler llama-decode"] if mode == "HPA" and handed_over else [])
+    pending = mode in {"External", "HPA"} and there is not None and not handed_over
+    assert not_handed_over(world.dset, world.view()) == ({"decode"} if pending else set())
+
+
+def test_a_spec_that_is_not_accepted_replaces_no_autoscaler() -> None:
+    world = _scaled_world("HPA", 2, handed_over=True)
+    assert _stages(world, accepted=False).autoscalers == []
+    world = _scaled_world("External", 2, handed_over=True)
+    world.children[objects.AUTOSCALER].append(_autoscaler(world))
+    assert _stages(world, accepted=False).unneeded == []
+    assert _names(_stages(world).unneeded) == ["HorizontalPodAutoscaler llama-decode"]
+
+
+def test_an_autoscaler_stays_while_its_role_scaler_is_handed_over() -> None:
+    world = _scaled_world("HPA", 2)
+    world.children[objects.AUTOSCALER].append(_autoscaler(world))
+    made = _stages(world)
+    assert (made.autoscalers, made.unneeded) == ([], [])
+
+
+def test_the_role_scaler_of_a_role_that_is_gone_goes() -> None:
+    world = World(make_set(changed(full_spec(), {"weights": None}))).run_all()
+    world.children[ROLE_SCALER].append(live(role_scaler(world.dset, Tier.WEIGHTS, "weights", Scaling(), 1)))
+    assert _names(_stages(world).unneeded) == ["RoleScaler llama-weights"]
+
+
+def test_the_pool_of_a_set_stays_as_long_as_it_asks_for_one() -> None:
+    routing = {"inferencePool": {"targetPorts": [{"number": 1}], "endpointPickerRef": {"name": "picker"}}}
+    world = World(make_set(full_spec() | {"routing": routing})).run_all()
+    pool = inference_pool(world.dset)
+    assert pool is not None
+    world.children[objects.INFERENCE_POOL].append(live(pool))
+    assert _stages(world).unneeded == []
+    for spec in (full_spec(), full_spec() | {"routing": {}}):
+        without = World(make_set(spec)).run_all()
+        without.children[objects.INFERENCE_POOL] = world.children[objects.INFERENCE_POOL]
+        assert _names(_stages(without).unneeded) == ["InferencePool llama"]
+
+
+def test_the_first_stage_alone_scales_nothing() -> None:
+    made = _stages(_scaled_world("HPA", 2, handed_over=True)).records_alone()
+    assert made.records
+    assert made.scalers == made.autoscalers == made.planned == []
+    assert made.unneeded == []

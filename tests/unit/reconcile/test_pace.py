@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from disaggregatedset.cluster.objects import Key
-from disaggregatedset.reconcile.pace import APART_SECONDS, WAIT_SECONDS, Pace
+from disaggregatedset.reconcile.pace import Pace
+
+WAIT_SECONDS, APART_SECONDS = 2.0, 0.5
 
 
 class _Clock:
@@ -15,7 +17,7 @@ class _Clock:
 
 def test_one_set_waits_once_and_then_has_its_turn() -> None:
     clock = _Clock()
-    pace, key = Pace(clock), Key("a", "b")
+    pace, key = Pace(WAIT_SECONDS, APART_SECONDS, clock), Key("a", "b")
     assert pace.turn_in(key) == WAIT_SECONDS
     clock.now += WAIT_SECONDS / 2
     assert pace.turn_in(key) == WAIT_SECONDS / 2, "another change does not put it off"
@@ -26,6 +28,6 @@ def test_one_set_waits_once_and_then_has_its_turn() -> None:
 
 
 def test_many_sets_are_apart() -> None:
-    pace = Pace(_Clock())
+    pace = Pace(WAIT_SECONDS, APART_SECONDS, _Clock())
     turns = [pace.turn_in(Key("a", str(n))) for n in range(100)]
     assert turns == [WAIT_SECONDS + n * APART_SECONDS for n in range(100)]

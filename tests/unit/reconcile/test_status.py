@@ -7,9 +7,11 @@ from typing import Any
 import pytest
 
 from disaggregatedset.api import DisaggregatedSetStatus
-from disaggregatedset.reconcile.desired import desired_pods, optional_roles
+from disaggregatedset.reconcile.desired import optional_roles, zero_roles
 from disaggregatedset.reconcile.diagnose import Cause, Diagnoses, Diagnosis
-from disaggregatedset.reconcile.status import ACCEPTED, Acceptance, Findings, status, turning_points
+from disaggregatedset.reconcile.findings import ACCEPTED, Acceptance, Findings, Routed
+from disaggregatedset.reconcile.scaling import desired_pods
+from disaggregatedset.reconcile.status import status, turning_points
 from disaggregatedset.reconcile.view import Claims
 from disaggregatedset.rollout import Failure, Observed, Outcome, Record, State
 from tests.api.cases import changed
@@ -36,18 +38,25 @@ def _small(
 
 
 def _findings(
-    world: World, acceptance: Acceptance, outcomes: dict[str, Outcome], claims: Any, diagnoses: dict[str, Diagnosis]
+    world: World,
+    acceptance: Acceptance,
+    outcomes: dict[str, Outcome],
+    claims: Any,
+    diagnoses: dict[str, Diagnosis],
+    routed: Routed | None = None,
 ) -> Findings:
     roles = {name: role for tier in world.inputs.values() for name, role in tier.roles.items()}
     return Findings(
         acceptance,
         world.tiers,
-        desired_pods(world.dset),
+        world.scales,
         roles,
         optional_roles(world.dset),
+        zero_roles(world.dset),
         world.view(claims=dict(claims)),
         outcomes,
         Diagnoses(diagnoses),
+        routed,
     )
 
 
@@ -56,11 +65,12 @@ def _status(
     acceptance: Acceptance = ACCEPTED,
     claims: Any = (),
     states: dict[str, State] | None = None,
+    routed: Routed | None = None,
     **diagnoses: Diagnosis,
 ) -> Object:
     """Make the status of a set; by default what is wanted was good before, so that no rollout runs."""
     outcomes = world.plan(world.good() if states is None else states) if acceptance.accepted else {}
-    return status(world.dset, _findings(world, acceptance, outcomes, claims, diagnoses), NOW)
+    return status(world.dset, _findings(world, acceptance, outcomes, claims, diagnoses, routed), NOW)
 
 
 def _condition(made: Object, kind: str) -> tuple[str, str, str]:
@@ -113,7 +123,7 @@ def test_nothing_is_there_yet() -> None:
         ({}, {"weights": observed(1, ready=0)}, "False", "RolesNotReady"),
         ({"kv": 1}, {"kv_cache": observed(1, ready=0)}, "False", "RolesNotReady"),
         ({"kv": 1, "kv_required": False}, {"kv_cache": observed(1, ready=0)}, "True", "AllRolesReady"),
-        ({"prefill": 0, "decode": 0}, {}, "True", "AllRolesReady"),
+        ({"prefill": 0, "decode": 0}, {}, "True", "ScaledToZero"),
         # More than desired, for a moment, takes nothing away.
         ({}, {"decode": observed(2, ready=3, replicas=3)}, "True", "AllRolesReady"),
         # Nor does a Deployment that has just been written, whose status is a moment behind.
@@ -517,7 +527,7 @@ def _new_model(**rollout: Any) -> tuple[World, World]:
     spec = changed(_small(), {"model.name": "other", "rollout": rollout})
     world = World(make_set(spec))
     for group, tier in before.tiers.items():
-        for role, n in desired_pods(before.dset)[group].items():
+        for role, n in desired_pods(before.scales)[group].items():
             world.run(tier, role, observed(n))
     return world, before
 
@@ -600,3 +610,99 @@ def test_turning_points_of_rollouts() -> None:
     assert all(one != another for n, one in enumerate(different) for another in different[:n])
     first = {"rollouts": [{"group": "weights", "to": "A", "phase": "Progressing"}]}
     assert turning_points(first) == turning_points({}), "every new set has those, which Progressing says"
+
+
+# Scaling and routing.
+
+
+def _external(spec: Object, **fields: Any) -> Object:
+    """Let others scale decode; it has what the set says at first."""
+    return changed(spec, {"compute.roles[1].scaling": {"mode": "External"}} | fields)
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "allow_zero", "available", "reason"),
+    [
+        (0, 0, [], "True", "ScaledToZero"),
+        (0, 0, [0, 1], "True", "ScaledToZero"),
+        (1, 0, [], "False", "RoleScaledToZero"),
+        (0, 1, [], "False", "RoleScaledToZero"),
+        (1, 0, [0], "False", "RoleScaledToZero"),
+        (1, 0, [1], "True", "AllRolesReady"),
+        (0, 2, [0], "True", "AllRolesReady"),
+        (1, 2, [0, 1], "True", "AllRolesReady"),
+    ],
+)
+def test_compute_roles_at_zero(prefill: int, decode: int, allow_zero: list[int], available: str, reason: str) -> None:
+    fields = {f"compute.roles[{n}].allowZero": True for n in allow_zero}
+    made = _status(World(make_set(_external(_small(prefill=prefill, decode=decode), **fields))).run_all())
+    assert _condition(made, "Available")[:2] == (available, reason)
+
+
+def test_words_about_roles_at_zero() -> None:
+    made = _status(World(make_set(_external(_small(decode=0)))).run_all())
+    assert _condition(made, "Available")[2] == (
+        "decode is scaled to 0 while others are not, so nothing can be served: scale decode up, or set allowZero on a "
+        "role that the set can serve without"
+    )
+    made = _status(World(make_set(_small(prefill=0, decode=0))).run_all())
+    assert _condition(made, "Available")[2] == (
+        "all compute roles are scaled to 0, as desired; ready/desired: weights 1/1, prefill 0/0, decode 0/0"
+    )
+    assert _condition(made, "Progressing")[1] == "Complete"
+
+
+def test_at_zero_what_is_still_to_come_is_said_first() -> None:
+    spec = _small(prefill=0, decode=0)
+    assert _condition(_status(World(make_set(spec)).run_all(weights=observed(1, ready=0))), "Available")[:2] == (
+        "False",
+        "RolesNotReady",
+    )
+
+
+def _shrinking() -> World:
+    """A KV cache that is to go from 6 pods to 2."""
+    role = {"name": "kv-cache", "tier": "kvCache", "desired": 6, "replicas": 6, "ready": 6, "updated": 6}
+    dset = make_set(_small(kv=2), status={"roles": [role | {"revision": "r"}]})
+    return World(dset).run_all(kv_cache=observed(6))
+
+
+def test_a_role_that_shrinks_says_how_far_it_is_and_why_it_waits() -> None:
+    made = _status(_shrinking())
+    words = (
+        "shrinks to 2 by 1 every 300 s, to keep what it can of the cache; now at 5, the next step is due at "
+        "2026-01-02T00:05:00Z"
+    )
+    cache = _role(made, "kv-cache")
+    assert (cache["desired"], cache["replicas"], cache["message"]) == (2, 6, words)
+    assert cache["scaleDown"] == {"replicas": 5, "lastStepAt": NOW}
+    assert _condition(made, "Available")[0] == "True"
+    message = f"waiting for pods; ready/desired: kv-cache 6/2; {words}"
+    assert _condition(made, "Progressing") == ("True", "Scaling", message)
+    assert all("scaleDown" not in role for role in made["roles"] if role["name"] != "kv-cache")
+    both = _status(_shrinking(), **{"kv-cache": Diagnosis(Cause.CRASH_LOOP, "it crashes")})
+    assert _role(both, "kv-cache")["message"] == f"it crashes; {words}"
+    long = _status(_shrinking(), **{"kv-cache": Diagnosis(Cause.CRASH_LOOP, "x" * 5000)})
+    assert len(_role(long, "kv-cache")["message"]) == 4096, "as much as the API server takes"
+
+
+ROUTES = {"inferencePool": {"targetPorts": [{"number": 8000}], "endpointPickerRef": {"name": "picker"}}}
+
+
+def test_routed_is_there_where_a_route_is_asked_for() -> None:
+    plain = _status(World(make_set(_small())).run_all())
+    assert "Routed" not in {c["type"] for c in plain["conditions"]}
+    world = World(make_set(_small() | {"routing": ROUTES})).run_all()
+    made = _status(world, routed=Routed("InferencePoolReady", "it is there"))
+    assert _condition(made, "Routed") == ("True", "InferencePoolReady", "it is there")
+    made = _status(world, routed=Routed("Rejected", "no"))
+    assert _condition(made, "Routed") == ("False", "Rejected", "no")
+    assert _condition(made, "Available")[0] == "True", "it serves all the same"
+
+
+def test_routed_stays_as_it_was_where_it_was_not_looked_at() -> None:
+    world = World(make_set(_small() | {"routing": ROUTES})).run_all()
+    before = _status(world, routed=Routed("InferencePoolReady", "it is there"))
+    assert _status(_with_status(world, before)) == before
+    dropped = _with_status(World(make_set(_small())).run_all(), before)
+    assert "Routed" not in {c["type"] for c in _status(dropped)["conditions"]}

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from disaggregatedset.api import DisaggregatedSet
-from disaggregatedset.reconcile.desired import stages
-from disaggregatedset.render import TierRevision, rendered_tiers
+from disaggregatedset.reconcile.desired import autoscalers, stages
+from disaggregatedset.render import TierRevision, inference_pool, rendered_tiers
 from tests.unit.builders import HERE, World, parse, read, starting
 
 CASES = HERE / "render" / "cases"
@@ -33,11 +33,14 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _children(dset: DisaggregatedSet) -> Iterator[dict[str, Any]]:
-    """Everything that a new set is given, in the order in which it is written."""
+    """Everything that a new set is given, in the order in which it is written; what scales it as soon as it may."""
     world = World(dset)
-    written = stages(dset, world.tiers, world.view(), starting(world))
+    written = stages(dset, world.tiers, world.scales, world.view(), starting(world))
     yield from (manifest for _, manifest in [*written.records, *written.supporting])
-    yield from (manifest for _, manifest in written.planned)
+    yield from (manifest for _, manifest in [*written.planned, *written.scalers])
+    yield from autoscalers(dset).values()
+    if (pool := inference_pool(dset)) is not None:
+        yield pool
 
 
 def _without_what_is_common(dset: DisaggregatedSet, children: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -71,7 +71,7 @@ def _legal_sets(draw: st.DrawFn) -> tuple[str, dict[str, Any]]:
 def test_names_and_labels_of_children_are_valid(legal: tuple[str, dict[str, Any]]) -> None:
     name, spec = legal
     world = World(make_set(spec, name))
-    written = stages(world.dset, world.tiers, world.view(), starting(world))
+    written = stages(world.dset, world.tiers, world.scales, world.view(), starting(world))
     deployments = [manifest for _, manifest in written.planned]
     children = [*written.records, *written.supporting, *((objects.DEPLOYMENT, manifest) for manifest in deployments)]
     for kind, manifest in children:

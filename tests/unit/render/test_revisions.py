@@ -19,6 +19,7 @@ from tests.unit.builders import full_spec, make_set
 Object = dict[str, Any]
 
 ALL = {"model", "weights", "kv-coordinator", "kv-cache", "compute"}
+ROUTING = {"inferencePool": {"targetPorts": [{"number": 1}], "endpointPickerRef": {"name": "picker"}}}
 GPU = {"requests": [{"name": "gpu", "deviceClassName": "gpu.example.com"}]}
 
 
@@ -70,6 +71,13 @@ def _rolled(change: Callable[[Object], None] | dict[str, Any]) -> set[str]:
         ({"weights.disruption": {"maxUnavailable": "50%"}}, set()),
         ({"kvCache.disruption": {"maxUnavailable": 0}}, set()),
         ({"compute.roles[0].disruption": {"maxUnavailable": 3}}, set()),
+        ({"weights.scaling": {"mode": "External", "maxReplicas": 9}}, set()),
+        ({"kvCache.scaling": {"mode": "Follow", "follow": {"role": "decode", "ratio": "1:4"}}}, set()),
+        ({"compute.roles[0].scaling": {"mode": "HPA", "maxReplicas": 9, "metrics": [{"type": "Pods"}]}}, set()),
+        ({"kvCache.scaleDown": {"maxStep": 3, "periodSeconds": 9}}, set()),
+        ({"compute.roles[0].allowZero": True}, set()),
+        ({"routing": ROUTING}, set()),
+        ({"compute.placement": {"topologyKey": "zone"}}, {"compute"}),
         ({"rollout": {"paused": True}}, set()),
         ({"rollout": {"progressDeadlineSeconds": 1, "onFailure": "Hold", "whenExhausted": "Wait"}}, set()),
         ({"rollout": {"revisionHistoryLimit": 0}}, set()),
@@ -92,6 +100,8 @@ def test_what_a_change_rolls(change: Any, rolled: set[str]) -> None:
         ({"compute.roles[0].template.spec.containers[0].image": "new"}, {"kv-coordinator", "kv-cache", "compute"}),
         ({"compute.roles[1].name": "encode"}, {"kv-coordinator", "kv-cache", "compute"}),
         ({"weights": None}, {"weights", "kv-coordinator", "kv-cache", "compute"}),
+        ({"compute.placement": {"topologyKey": "zone"}}, {"kv-coordinator", "kv-cache", "compute"}),
+        ({"kvCache.scaleDown": {"maxStep": 3}, "routing": ROUTING}, set()),
         ({"kvCache.replicas": 9, "compute.roles[0].replicas": 0}, set()),
     ],
 )
@@ -136,6 +146,25 @@ def test_what_the_crd_fills_in_rolls_nothing() -> None:
     stored["kvCache"] |= {"required": True, "scope": "Model"}
     stored["rollout"] = {"paused": False, "progressDeadlineSeconds": 600, "onFailure": "Rollback"}
     assert _revisions(stored) == _revisions(full_spec())
+
+
+ZONE = {"topologyKey": "topology.kubernetes.io/zone"}
+
+
+@pytest.mark.parametrize(
+    "written", [{"policy": "Preferred"}, {"exclusive": False}, {"policy": "Preferred", "exclusive": False}]
+)
+def test_defaults_of_a_placement_are_as_if_they_were_not_there(written: Object) -> None:
+    placed = changed(full_spec(), {"compute.placement": ZONE})
+    assert _revisions(changed(placed, {"compute.placement": ZONE | written})) == _revisions(placed)
+
+
+@pytest.mark.parametrize("change", [{"topologyKey": "rack"}, {"policy": "Required"}, {"exclusive": True}])
+def test_any_other_placement_rolls_compute(change: Object) -> None:
+    was, now = (
+        _revisions(changed(full_spec(), {"compute.placement": placement})) for placement in (ZONE, ZONE | change)
+    )
+    assert {group for group in was if was[group] != now[group]} == {"compute"}
 
 
 def test_what_is_written_in_a_template_counts_even_if_it_is_a_default() -> None:
@@ -206,3 +235,8 @@ def test_revisions_are_what_they_have_always_been() -> None:
         "kv-cache": "qpml4hh2",
         "compute": "vkwnjwpx",
     }, _CHANGED
+
+
+def test_revisions_with_a_placement_are_what_they_have_always_been() -> None:
+    placed = changed(full_spec(), {"compute.placement": ZONE})
+    assert _revisions(placed)["compute"] == "kqbmpmgw", _CHANGED

@@ -57,6 +57,43 @@ async def test_metrics_have_the_names_that_people_know(state: State, port: int) 
     assert "workqueue_depth" in text
 
 
+def test_a_resync_that_makes_no_step_is_stuck() -> None:
+    now = [100.0]
+    vitals = health.Vitals(30.0, clock=lambda: now[0])
+    assert vitals.problem() is None
+    for _ in range(5):
+        now[0] += 29
+        vitals.progress()
+        assert vitals.problem() is None
+    now[0] += 31
+    assert vitals.problem() == "the resync is stuck: nothing was listed for 31 s"
+    vitals.progress()
+    assert vitals.problem() is None
+
+
+def test_a_watch_that_is_silent_while_things_change_is_dead() -> None:
+    vitals = health.Vitals(30.0)
+    for _ in range(2):
+        vitals.missed("deployments", "a")
+    assert vitals.problem() is None, "it may be a bit late"
+    vitals.seen("deployments", "b")
+    vitals.seen("services", "a")
+    vitals.missed("deployments", "a")
+    assert vitals.problem() == (
+        "the watch of deployments in namespace a is silent, but the last 3 resyncs found changes"
+    )
+    vitals.seen("deployments", "a")
+    assert vitals.problem() is None
+
+
+def test_a_watch_that_is_late_again_and_again_lives() -> None:
+    vitals = health.Vitals(30.0)
+    for _ in range(10):
+        vitals.missed("deployments")
+        vitals.seen("deployments")
+        assert vitals.problem() is None
+
+
 async def test_nothing_else_is_served(state: State, port: int) -> None:
     assert (await _get(port, "/"))[0] == 404
 

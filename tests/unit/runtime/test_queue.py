@@ -211,6 +211,33 @@ def test_keys_come_in_the_order_in_which_they_were_added(loop: VirtualTimeLoop) 
     assert loop.run_until_complete(run()) == ["a", "b", "c"]
 
 
+def test_clearing_forgets_all_but_what_is_worked_on(loop: VirtualTimeLoop) -> None:
+    async def run() -> None:
+        queue: WorkQueue[str] = WorkQueue(base_delay=1)
+        for key in "ab":
+            queue.add(key)
+        assert await queue.get() == "a"
+        queue.add("a")
+        queue.add_after("c", 5)
+        queue.retry("d")
+        getting = asyncio.create_task(queue.get())  # it is about to get b
+        await asyncio.sleep(0)
+        assert await getting == "b"
+        getting = asyncio.create_task(queue.get())
+        assert queue.clear() == {"a", "c", "d"}
+        assert len(queue) == 0
+        await asyncio.sleep(20)
+        assert not getting.done()
+        queue.done("a")
+        queue.done("b")
+        assert not getting.done(), "it was added again while it was worked on, but forgotten since"
+        assert queue.retry("d") <= 1, "its failures are forgotten"
+        queue.add("a")
+        assert await getting == "a"
+
+    loop.run_until_complete(run())
+
+
 def test_metrics(loop: VirtualTimeLoop) -> None:
     def value(name: str) -> float:
         return REGISTRY.get_sample_value(name) or 0.0
