@@ -8,6 +8,11 @@ BIN := $(VENV)/bin
 export PYTHONPATH := operator:.
 # Two test processes: each has a control plane of its own.
 PYTEST_WORKERS ?= 2
+ACTIONLINT := v1.7.12
+
+# The operator's image, and its base: see deploy/build-image.sh.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"$$/\1/p' operator/disaggregatedset/__init__.py)
+IMAGE ?= disaggregatedset:$(VERSION)
 
 .PHONY: help
 help: ## Show this list
@@ -43,6 +48,10 @@ lint: venv ## Check style, types, layers and generated files
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m disaggregatedset.api.crd --check
+	$(BIN)/python -m charts.generate --check
+	$(BIN)/shellcheck .ci/run deploy/*.sh e2e/*.sh
+	$(BIN)/zizmor --offline --quiet .github
+	go run github.com/rhysd/actionlint/cmd/actionlint@$(ACTIONLINT) -shellcheck=$(BIN)/shellcheck -pyflakes=
 
 .PHONY: format
 format: venv ## Format the code
@@ -50,8 +59,34 @@ format: venv ## Format the code
 	$(BIN)/ruff format
 
 .PHONY: generate
-generate: venv ## Generate the CRDs from the models
+generate: venv ## Generate the CRDs from the models, and the chart from those
 	$(BIN)/python -m disaggregatedset.api.crd
+	$(BIN)/python -m charts.generate
+
+.PHONY: image
+image: ## Build the image and its SBOM (IMAGE=name, BASE=image or debian)
+	@IMAGE=$(IMAGE) BASE=$(BASE) deploy/build-image.sh
+
+.PHONY: image-test
+image-test: BASE := $(or $(BASE),any)
+image-test: venv image ## Build the image and test it
+	@$(BIN)/python -m e2e.cluster build
+	@DSET_IMAGE=$(IMAGE) DSET_IMAGE_BASE=$(BASE) $(BIN)/python -m pytest tests/image $(ARGS)
+
+.PHONY: image-uv
+image-uv: venv ## Take the newest uv to build the image with
+	@sed -n '/^#/p' deploy/uv.txt >deploy/uv.txt.new
+	@echo 'uv>=0.11,<1' | $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+	  --no-header --no-annotate - >>deploy/uv.txt.new
+	@mv deploy/uv.txt.new deploy/uv.txt
+
+# It fails also where it can't find out: silence would look like safety.
+.PHONY: audit
+audit: venv ## Look for known vulnerabilities of what is locked
+	@mkdir -p build
+	@$(BIN)/uv export --quiet --locked --all-groups --no-emit-project --no-header --output-file build/locked.txt
+	$(BIN)/uv run --quiet --isolated --only-group audit pip-audit --strict --require-hashes --disable-pip \
+	  -r build/locked.txt -r deploy/uv.txt
 
 .PHONY: bench
 bench: venv ## Measure the operator beside the floor
