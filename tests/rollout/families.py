@@ -139,6 +139,23 @@ def _staying(full: bool) -> Iterator[Scenario]:
         yield Scenario((Spec("A", group), Spec("B", group), Spec("B", group, held=True)), failures=int(full))
 
 
+def _failed(full: bool) -> Iterator[Scenario]:
+    """Decode pods of the last revision never turn ready."""
+    for group in [*groups(1, 3), *groups(2, 3 if full else 2)]:
+        name, lag = list(group)[-1], len(group) == 1
+        for replicas in product(range(5), repeat=len(group)):
+            other, start = scaled(group, replicas), (Spec("A", group), Spec("B", group))
+            for last in Spec("B", other, held=True), Spec("B", other, paused=True), Spec("A", other, held=True):
+                failures = int(lag or full)
+                yield Scenario((*start, last), failures=failures, lag=lag, never=frozenset({("B", name)}))
+            if lag or full:
+                there_and_back = Spec("B", other, paused=True), Spec("B", group, paused=True)
+                yield Scenario((*start, *there_and_back), failures=1, never=frozenset({("B", name)}))
+                third = Spec("C", group), Spec("C", other, held=True)
+                yield Scenario((*start, *third), failures=1, never=frozenset({("C", name)}))
+                yield Scenario((*start, *third), never=frozenset({("B", name), ("C", name)}))
+
+
 class Family(NamedTuple):
     """A family of scenarios; the tests explore every ``stride``-th that isn't full."""
 
@@ -165,6 +182,7 @@ FAMILIES = (
     Family("roles added, removed, renamed", _other_roles, 19),
     Family("devices are scarce", _scarce, 61),
     Family("paused, resumed, held", _staying, 41),
+    Family("paused or held with a revision that failed", _failed, 41),
 )
 
 

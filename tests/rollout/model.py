@@ -68,11 +68,13 @@ class Scenario:
     lag: bool = False
     devices: int | None = None
     when_exhausted: WhenExhausted = WhenExhausted.DRAIN_FIRST
+    never: frozenset[tuple[str, str]] = frozenset()
 
     def __str__(self) -> str:
         failures = "any number of" if self.failures is None else self.failures
         devices = "" if self.devices is None else f", {self.devices} devices, {self.when_exhausted}"
-        return " -> ".join(map(str, self.specs)) + f", {failures} failures" + ", lag" * self.lag + devices
+        never = "".join(f", never {revision}.{role}" for revision, role in sorted(self.never))
+        return " -> ".join(map(str, self.specs)) + f", {failures} failures" + ", lag" * self.lag + devices + never
 
 
 class Pods(NamedTuple):
@@ -207,6 +209,9 @@ class Model:
             total += min(ready, default=Fraction(0))
         return total
 
+    def serves(self, state: State, revision: str) -> bool:
+        return all(state.pods[self.index[revision, role]].serving for role in self.needed(state, revision))
+
     def unavailable(self, state: State, role: str) -> int:
         shape = self.shape(state, role)
         drains = self.scenario.when_exhausted is WhenExhausted.DRAIN_FIRST and self.exhausted(state)
@@ -280,13 +285,18 @@ class Model:
         """What is wrong with a state in which nothing can happen any more."""
         spec, scenario = self.scenario.specs[state.spec], self.scenario
         if spec.paused or spec.held:
+            serving = {revision for revision in self.with_pods(state) if self.serves(state, revision)}
             for role in spec.roles:
                 shape = self.shape(state, role)
-                asked = sum(state.pods[i].wanted for i in self.of_role[role])
-                # Revisions that stand side by side keep a pod each of what they need to serve.
-                most = max(shape.replicas + shape.surge, len(self.with_pods(state))) if shape.replicas else 0
+                pods = {v: state.pods[self.index[v, role]].wanted for v in self.revisions}
+                asked, serve = sum(pods.values()), sum(number for v, number in pods.items() if v in serving)
+                # Revisions that stand side by side keep their shares, rounded up, and a pod of what they need to serve.
+                most = shape.replicas + max(shape.surge, len(self.with_pods(state)) - 1) if shape.replicas else 0
                 if not shape.replicas <= asked <= most:
                     return f"{asked} {role} asked for"
+                room = max(self.old(state, role), shape.replicas) + shape.surge - (asked - serve)
+                if any(self.has(v, role) for v in serving) and serve < min(shape.replicas, room):
+                    return f"{serve} {role} of what serves asked for"
             return self.orphan(state) if spec.held else None
         if self.done(state):
             return None
@@ -365,7 +375,7 @@ class Model:
                 yield Move(f"{name} gets a device", self.put(state, number, to))
             if pods.pending > pods.judged and free <= 0:
                 yield Move(f"{name} has no device", self.put(state, number, pods._replace(judged=pods.pending)))
-            if pods.starting:
+            if pods.starting and self.keys[number] not in self.scenario.never:
                 to = pods._replace(starting=pods.starting - 1, ready=pods.ready + 1)
                 yield Move(f"{name} ready", self.put(state, number, to))
             if pods.ready and state.failures != 0:
@@ -377,6 +387,15 @@ class Model:
                     yield Move(f"{name} dies", self.put(state, number, to, failures=left), fair=False)
         if state.spec + 1 < len(self.scenario.specs):
             yield Move(f"spec {self.scenario.specs[state.spec + 1]}", self.change(state), fair=False)
+
+    def undone(self, state: State, planned: State) -> str | None:
+        """A write that the next plan takes back, though nothing has happened but the first one."""
+        again = planned._replace(pods=tuple(p if p.acted else p.act(scarce=False) for p in planned.pods))
+        for write in self.planner(self.group(again), self.observe(again)).writes:
+            was, now = (s.pods[self.index[write.revision, write.role]].wanted for s in (state, planned))
+            if (now - was) * (write.replicas - now) < 0:
+                return f"takes back what it planned: {write.revision}.{write.role} {was}, {now}, {write.replicas}"
+        return None
 
     def change(self, state: State) -> State:
         """Go to the next spec, and record old desired where that starts a rollout."""
@@ -420,6 +439,9 @@ def check(scenario: Scenario, planner: Planner = plan) -> Report:
                 queue.append(move.to)
         fair[state] = [(move.to, move.plans) for move in moves if move.fair]
         last = state.spec + 1 == len(scenario.specs)
+        spec = scenario.specs[state.spec]
+        if planned and (spec.paused or spec.held) and (undone := model.undone(state, planned[-1].to)):
+            raise broken(planned[-1].to, undone)
         if planned and scenario.failures == 0 and not scenario.lag and (orphan := model.orphan(planned[-1].to)):
             raise broken(planned[-1].to, orphan)
         if last and not fair[state] and (wrong := model.unfinished(state)):

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from disaggregatedset.rollout import Group, Observed, Plan, Role, plan
+from disaggregatedset.rollout import Group, Observed, Plan, Role, Write, plan
 from tests.rollout.families import FAMILIES, Family, rollout
 from tests.rollout.model import Broken, Planner, Scenario, Shape, Spec, check
 
@@ -84,6 +84,24 @@ def test_a_planner_that_goes_in_circles_is_caught() -> None:
 
     with pytest.raises(Broken, match="liveness: the planner goes in circles"):
         check(rollout({"p": Shape(1)}, "B"), restless)
+
+
+def test_a_planner_that_takes_back_what_it_planned_is_caught() -> None:
+    """Grow while what is ready is too little, and shrink where more is asked for than is desired."""
+
+    def wavering(group: Group, observed: Seen) -> Plan:
+        asked = sum(seen["p"].asked or 0 for seen in observed.values())
+        ready = sum(seen["p"].ready for seen in observed.values())
+        change = -1 if asked > 2 else int(ready < 2)
+        a = observed["A"]["p"].asked or 0
+        writes = (Write("p", "A", a + change, ""),) if group.held and change else ()
+        return replace(plan(group, observed), writes=writes) if group.held else plan(group, observed)
+
+    spec = {"p": Shape(2)}
+    scenario = Scenario((Spec("A", spec), Spec("B", spec), Spec("B", spec, held=True)), failures=1)
+    check(scenario)
+    with pytest.raises(Broken, match=r"takes back what it planned: A\.p 2, 3, 2"):
+        check(scenario, wavering)
 
 
 def test_an_orphan_is_caught() -> None:

@@ -251,6 +251,36 @@ def test_paused_nothing_moves_but_scaling_does() -> None:
     assert asks(plan(paused, seen(A={"p": 2, "d": 4}, B={"p": 2, "d": 4}))) == ["B.d=3", "A.d=3"]
 
 
+SCALED = {
+    "up, beside pods that serve nothing": (3, (1, 0), {"A": (2, 2), "B": (0, 1)}, ["A.d=3"]),
+    "up, as far as there is room": (4, (0, 1), {"A": (2, 2), "B": (0, 1)}, ["A.d=3"]),
+    "not up, while a new pod isn't ready yet": (3, (1, 0), {"A": (2, 3), "B": (0, 1)}, []),
+    "not at all, where what serves is enough": (2, (1, 0), {"A": (2, 2), "B": (0, 1)}, []),
+    "not down, where it stopped at less": (4, (1, 1), {"A": (3, 3), "B": (0, 2)}, []),
+    "down, what serves nothing first": (3, (1, 1), {"A": (3, 3), "B": (0, 2)}, ["B.d=1"]),
+    "down, what serves nothing before what starts": (3, (2, 0), {"A": (1, 4), "B": (0, 2)}, ["B.d=1"]),
+    "down, and a pod of each stays": (2, (0, 1), {"A": (3, 3), "B": (0, 1)}, ["A.d=2"]),
+    "up, where nothing serves": (3, (1, 0), {"A": (0, 2), "B": (0, 1)}, []),
+}
+
+
+@pytest.mark.parametrize("how", ["paused", "held"])
+@pytest.mark.parametrize(("desired", "limits", "decode", "writes"), SCALED.values(), ids=SCALED.keys())
+def test_what_serves_is_scaled(
+    desired: int, limits: tuple[int, int], decode: dict[str, tuple[int, int]], writes: list[str], how: str
+) -> None:
+    wanted = group(old={"p": 2, "d": 2}, p=(2, 1, 0), d=(desired, *limits), **{how: True})
+    there = seen(A={"p": 2, "d": decode["A"]}, B={"p": 1, "d": decode["B"]})
+    assert asks(plan(wanted, there)) == writes
+
+
+def test_scaling_beside_another_revision_waits_for_the_deployment_controller() -> None:
+    """What serves can't be told from a status that is behind."""
+    wanted = group(p=(4, 1, 0), held=True)
+    there = seen(A={"p": Observed(2, 2, 2, current=False)}, B={"p": (0, 1)})
+    assert asks(plan(wanted, there)) == []
+
+
 def test_paused_before_it_began_the_old_revision_scales() -> None:
     paused = group(old={"p": 2}, p=(3, 1, 0), paused=True)
     assert asks(plan(paused, seen(A={"p": 2}))) == ["A.p=3"]

@@ -38,6 +38,11 @@ same is true. Each plan adds new pods or removes old ones, so it ends.
 The argument needs that only two revisions have pods; fragments of three can be stuck for rounding. So while two old
 ones have pods in a group of several roles, the one that serves more first replaces the other, and only then the
 target starts.
+
+Paused or held, what serves is scaled: pods of a revision that serves nothing don't count as desired ones. Growing takes
+no ready pod, so only the ceiling limits it; that wins, for to stop isn't to take back. Of more than desired + maxSurge,
+pods of what serves nothing go first, but for those that the floor needs and one of each role, which may recover; what
+serves keeps the desired number. So growing stops where shrinking doesn't start, and no plan undoes the one before.
 """
 
 from __future__ import annotations
@@ -427,7 +432,9 @@ def _stay(board: _Board) -> None:
 
 
 def _scale(board: _Board, revisions: list[str]) -> None:
-    """Scale revisions that stand side by side: grow those that serve, shrink in proportion, unready pods first."""
+    """Scale revisions that stand side by side: grow those that serve; shrink others first, unready pods first."""
+    if not board.settled:  # who serves isn't known
+        return
     keep = {v: {name: min(1, board.asked[v][name]) for name in board.counted(v)} for v in revisions}
     for stick in board.yardsticks:
         capacity = {v: board.capacity(v, stick) for v in revisions}
@@ -441,18 +448,22 @@ def _scale(board: _Board, revisions: list[str]) -> None:
         weight = {v: sum(board.asked[v].values()) for v in revisions}
     for name, of in board.limits.items():
         having = [v for v in revisions if board.has(v, name)]
+        serving = [v for v in having if weight[v]] or having
         was = {v: board.asked[v][name] for v in having}
-        while having and board.total(name) < of.new:
-            v = max(having, key=lambda v: Fraction(weight[v], board.asked[v][name] + 1))
+        lacking = of.new - sum(board.asked[v][name] for v in serving)
+        for _ in range(min(lacking, board.ceiling(name) - board.total(name)) if having else 0):
+            v = max(serving, key=lambda v: Fraction(weight[v], board.asked[v][name] + 1))
             board.ask(v, name, board.asked[v][name] + 1, f"{of.new} desired")
         most, floor = of.new + board.surge[name] if of.new else 0, min(of.old, of.new) - of.unavailable
-        while board.settled and board.total(name) > most:
+        while board.total(name) > most:
             unready = {v: board.asked[v][name] - board.ready[v][name] for v in having}
             spare = sum(board.ready[v][name] for v in having) > floor
             able = [v for v in having if board.asked[v][name] > keep[v].get(name, 0) and (unready[v] or spare)]
+            if sum(board.asked[v][name] for v in serving) <= of.new:
+                able = [v for v in able if v not in serving]
             if not able:
                 break
-            v = max(able, key=lambda v: (unready[v], Fraction(board.asked[v][name], was[v])))
+            v = max(able, key=lambda v: (v not in serving, unready[v], Fraction(board.asked[v][name], was[v])))
             board.ask(v, name, board.asked[v][name] - 1, f"{of.new} desired")
 
 
