@@ -181,7 +181,7 @@ async def _watch(controller: Controller, client: Client, settings: Settings, sto
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(take_signals_back())
         await kopf.operator(
-            registry=handlers.registry(controller, client.credentials),
+            registry=handlers.registry(controller, lambda: client.watcher(controller.resync_soon)),
             settings=handlers.settings(settings.namespaces),
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import kopf
@@ -53,7 +53,10 @@ class _NoProgress(kopf.ProgressStorage):
 
 
 class _Backoffs:
-    """Seconds between tries, without end: no answer of the API server ends the process."""
+    """Seconds between tries, without end: no answer of the API server ends the process.
+
+    Most are made by the session already, so that kopf does not see them.
+    """
 
     def __iter__(self) -> Iterator[float]:
         seconds = 1.0
@@ -84,23 +87,23 @@ def settings(namespaces: Sequence[str] = ()) -> kopf.OperatorSettings:
     return made
 
 
-def registry(controller: Controller, credentials: Callable[[], Awaitable[Mapping[str, Any]]]) -> kopf.OperatorRegistry:
+def registry(controller: Controller, session: Callable[[], Mapping[str, Any]]) -> kopf.OperatorRegistry:
     """Return the handlers of all kinds that are watched.
 
     Parameters
     ----------
     controller
         Is told about events.
-    credentials
-        Returns the arguments of ``kopf.ConnectionInfo``; called again when the API server refuses them.
+    session
+        Returns the arguments of ``kopf.AiohttpSession``; kopf closes the session when it ends.
     """
     made = kopf.OperatorRegistry()
     # It warns of kinds that the cluster does not have. Which of them matter, resyncs and conditions say.
     logging.getLogger("kopf._core.reactor.observation").setLevel(logging.ERROR)
 
     @kopf.on.login(registry=made)
-    async def login(**_: Any) -> kopf.ConnectionInfo:
-        return kopf.ConnectionInfo(**await credentials())
+    async def login(**_: Any) -> kopf.AiohttpSession:
+        return kopf.AiohttpSession(**session())
 
     for kind in WATCHED:
         # Clusters may get InferencePools any time: kopf watches what it finds later too.

@@ -22,9 +22,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException
 
 from disaggregatedset.cluster.objects import Kind, Object
-
-#: Called after each request with verb, kind, HTTP status (0: no answer) and seconds.
-Observer = Callable[[str, str, int, float], None]
+from disaggregatedset.cluster.watching import Observer, Persistence
 
 _METHODS: Final = {"apply": "PATCH", "create": "POST", "update": "PUT", "delete": "DELETE"}
 
@@ -57,6 +55,11 @@ class ApiError(Exception):
         # A 403 without the permission is about the operator, one by an admission plugin is about the object.
         lacks_permission = self.status == 403 and " cannot " in self.message and " in API group " in self.message
         return self.status in {400, 403, 422} and not lacks_permission
+
+    @property
+    def trouble(self) -> bool:
+        """Whether it is about the API server or the way to it, and not about what was asked."""
+        return self.status in {0, 401, 429} or self.status >= 500 or (self.status == 403 and not self.refused)
 
 
 class NotLeaderError(ApiError):
@@ -193,22 +196,45 @@ class Client:
                 ) from error
         return cls(configuration, **options)
 
-    async def credentials(self) -> dict[str, Any]:
-        """Return address and credentials as they are now, by the names that ``kopf.ConnectionInfo`` has for them."""
+    def watcher(self, relisted: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        """Return a session for watching as this client, by the names that ``kopf.AiohttpSession`` has for it.
+
+        Parameters
+        ----------
+        relisted
+            Called when something was listed again.
+        """
         configuration = self._api.configuration
-        authorization = await configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
-        scheme, _, token = (authorization or "").partition(" ")
-        return {
-            "server": configuration.host,
-            "ca_path": configuration.ssl_ca_cert,
-            "ca_data": configuration.ca_cert_data,
-            "insecure": not configuration.verify_ssl,
-            "scheme": scheme or None,
-            "token": token or None,
-            "certificate_path": configuration.cert_file,
-            "private_key_path": configuration.key_file,
-            "proxy_url": configuration.proxy,
-        }
+        # Not the certificates that there are now: those that are there when they are needed.
+        connector = aiohttp.TCPConnector(limit=0, ssl=self._api.rest_client.ssl_context)
+        persistence = Persistence(
+            self._authorization,
+            self._trust_anew,
+            timeout=self._timeout,
+            prefix=urlsplit(configuration.host).path.rstrip("/"),
+            observer=self._observer,
+            relisted=relisted,
+        )
+        session = aiohttp.ClientSession(
+            connector=connector,
+            headers={"User-Agent": self._api.user_agent},
+            proxy=configuration.proxy,
+            middlewares=[persistence],
+        )
+        return {"server": configuration.host, "aiohttp_session": session}
+
+    async def _authorization(self) -> str | None:
+        key: str | None = await self._api.configuration.get_api_key_with_prefix("BearerToken", alias="authorization")
+        return key
+
+    def _trust_anew(self, error: Exception) -> None:
+        """Where the API server's certificate is not trusted, read again whom to trust: that may have been replaced.
+
+        What was trusted before still is, until this process ends.
+        """
+        if isinstance(error, aiohttp.ClientConnectorCertificateError) and (path := self._api.configuration.ssl_ca_cert):
+            with contextlib.suppress(OSError):  # also what is wrong with the file's content
+                self._api.rest_client.ssl_context.load_verify_locations(path)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -367,6 +393,7 @@ class Client:
                     write.answered = True
                 data = await response.read()
             except (TimeoutError, aiohttp.ClientError, OSError) as error:
+                self._trust_anew(error)
                 if write is not None and write.refused is not None:
                     raise write.refused from error
                 raise ApiError(0, type(error).__name__, f"the API server did not answer: {error!r}") from error

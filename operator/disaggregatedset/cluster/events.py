@@ -12,6 +12,7 @@ from typing import Final
 
 from disaggregatedset.cluster.client import ApiError, Client
 from disaggregatedset.cluster.objects import EVENT, Object
+from disaggregatedset.runtime.logs import Troubles
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,7 @@ class Recorder:
         self._controller = controller
         self._instance = instance
         self._said: OrderedDict[tuple[str, str, str], float] = OrderedDict()
+        self._troubles = Troubles(log, "Events can be written again")
 
     async def record(self, about: Object, kind: EventType, reason: str, note: str, action: str) -> None:
         """Write an event. One that can't be written is logged and lost: events are best effort.
@@ -90,8 +92,10 @@ class Recorder:
         try:
             await self._client.create(EVENT, event)
         except ApiError as error:
-            log.warning("Event %s about %s/%s is lost: %s", reason, metadata["namespace"], metadata["name"], error)
+            what = "Event %s about %s/%s is lost: %s", reason, metadata["namespace"], metadata["name"], error
+            self._troubles.failed("", f"{error.status} {error.reason}", *what)
             return
+        self._troubles.well("")
         self._said[said] = now
         self._said.move_to_end(said)
         while len(self._said) > _REMEMBERED:

@@ -26,6 +26,11 @@ log = logging.getLogger(__name__)
 
 _NAME: Final = "disaggregatedset"
 _NAMED: Final = 5
+#: When the API server is back, sets shall not wait for long; some requests of each may have been carried out meanwhile.
+_LONGEST_SECONDS_OF_TROUBLE: Final = 15.0
+_LONGEST_SECONDS_BETWEEN_LISTS: Final = 30.0
+#: When one watch starts anew, others do so too: the resync waits for them.
+_SECONDS_TO_SETTLE: Final = 5.0
 
 
 def _metadata(obj: Object) -> Any:
@@ -116,6 +121,8 @@ class Controller:
         self._idle = asyncio.Event()
         self._idle.set()
         self._dropped: set[Key] = set()
+        self._troubles = logs.Troubles(log, "the API server answers again")
+        self._resync_wanted = asyncio.Event()
         #: Set when everything has been listed once.
         self.synced = asyncio.Event()
 
@@ -182,7 +189,14 @@ class Controller:
         """Resync now and then for ever; when the API server does not answer, try again soon."""
         while True:
             await self._resync_in_the_end()
-            await asyncio.sleep(seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._resync_wanted.wait(), seconds)
+                await asyncio.sleep(min(seconds, _SECONDS_TO_SETTLE))
+            self._resync_wanted.clear()
+
+    def resync_soon(self) -> None:
+        """Have the next resync soon: a watch had to start anew, and doesn't tell of what has vanished meanwhile."""
+        self._resync_wanted.set()
 
     async def _resync_in_the_end(self) -> None:
         backoff = 1.0
@@ -191,12 +205,13 @@ class Controller:
                 return await self.resync()
             except ApiError as error:
                 hint = "; is the CRD installed?" if error.status == 404 else ""
+                backoff = max(backoff, error.retry_after or 0.0)
                 log.warning("can't list everything: %s%s; next try in %.0f s", error, hint, backoff)
             except Exception:
                 log.exception("can't list everything; next try in %.0f s", backoff)
             self._vitals.progress()
             await asyncio.sleep(backoff)
-            backoff = min(60.0, backoff * 2)
+            backoff = min(_LONGEST_SECONDS_BETWEEN_LISTS, backoff * 2)
 
     @asynccontextmanager
     async def leading(self, begin: Callable[[], None]) -> AsyncIterator[None]:
@@ -260,15 +275,21 @@ class Controller:
             outcome = "error"
             log.info("%s: %s", key, error)
         except ApiError as error:
-            delay = self._queue.retry(key, at_least=error.retry_after or 0.0)
-            outcome, level = "error", logging.DEBUG if error.status == 409 else logging.WARNING
-            log.log(level, "%s: %s; next try in %.1f s", key, error, delay)
+            at_most = _LONGEST_SECONDS_OF_TROUBLE if error.trouble else float("inf")
+            delay = self._queue.retry(key, at_least=error.retry_after or 0.0, at_most=at_most)
+            outcome = "error"
+            what = "%s: %s; next try in %.1f s", key, error, delay
+            if error.trouble:
+                self._troubles.failed(str(key), str(error.status), *what)
+            else:
+                log.log(logging.DEBUG if error.status == 409 else logging.WARNING, *what)
         except Exception:
             delay = self._queue.retry(key)
             outcome = "error"
             log.exception("%s: reconcile failed; next try in %.1f s", key, delay)
         else:
             outcome = "success"
+            self._troubles.well(str(key))
             if result.failed:
                 self._queue.retry(key)
                 if result.again_after:  # what was accepted before goes on meanwhile

@@ -97,7 +97,8 @@ class Reconciler:
         self._diagnoses: dict[Key, Diagnoses] = {}
         self._pace = Pace()
         self._stopwatch = Stopwatch()
-        self._scaler_pace = Pace(wait=3.0, apart=0.1)
+        # Autoscalers look every 15 s themselves.
+        self._scaler_pace = Pace(wait=15.0, apart=0.25)
         self.router = Router(client, self._children)
         #: Whether the API server serves ``resource.k8s.io/v1``.
         self.dra_served = True
@@ -245,6 +246,8 @@ class Reconciler:
         repaired: list[str] = []
         # Where the spec has been written before, a child that has to be created was deleted by others.
         established = _established(dset)
+        # A set without any RoleScaler is of a release that made none.
+        had_scalers = bool(self._cache.of_set(ROLE_SCALER, Key(dset.metadata.namespace, dset.metadata.name)))
         for stage in (to_write.records, to_write.supporting, to_write.running):
             repaired += _repaired(stage, await self._write_all(stage), established=established)
         decided_on = {objects.key_of(child): child for child in to_write.decided_on}
@@ -252,7 +255,8 @@ class Reconciler:
             self._check_unchanged(dset, decided_on)
             await self._children.apply(kind, manifest)
             decided_on.pop(objects.key_of(manifest), None)
-        repaired += _repaired(to_write.scalers, await self._write_scalers(to_write.scalers), established=established)
+        scalers = await self._write_scalers(to_write.scalers)
+        repaired += _repaired(to_write.scalers, scalers, established=established and had_scalers)
         repaired += _repaired(to_write.autoscalers, await self._write_all(to_write.autoscalers), established=False)
         for kind, child in (*to_write.removed, *to_write.unneeded):
             await self._children.delete(kind, child)

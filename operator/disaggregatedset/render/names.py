@@ -14,6 +14,8 @@ ROLE_LABEL: Final = f"{LABEL}/role"
 REVISION_LABEL: Final = f"{LABEL}/revision"
 MODEL_REVISION_LABEL: Final = f"{LABEL}/model-revision"
 COMPUTE_REVISION_LABEL: Final = f"{LABEL}/compute-revision"
+#: On compute pods: tells sets of one name in several namespaces apart.
+SET_UID_LABEL: Final = f"{LABEL}/set-uid"
 RETRY_ANNOTATION: Final = f"{LABEL}/retry"
 MANAGER: Final = "disaggregatedset"
 

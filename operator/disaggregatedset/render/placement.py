@@ -11,12 +11,10 @@ from disaggregatedset.render import names
 _WEIGHT: Final = 100  # the most that a preference can weigh
 _REQUIRED: Final = "requiredDuringSchedulingIgnoredDuringExecution"
 _PREFERRED: Final = "preferredDuringSchedulingIgnoredDuringExecution"
-#: Set by the API server on every namespace.
-_NAMESPACE_LABEL: Final = "kubernetes.io/metadata.name"
 
 
 def placed(
-    template: Mapping[str, Any], placement: Placement, *, namespace: str, set_name: str, revision: str
+    template: Mapping[str, Any], placement: Placement, *, set_name: str, set_uid: str, revision: str
 ) -> dict[str, Any]:
     """Put a placement into a pod template, beside the user's own affinity.
 
@@ -26,7 +24,7 @@ def placed(
         A PodTemplateSpec; it is not changed.
     placement
         The placement.
-    namespace, set_name, revision
+    set_name, set_uid, revision
         Whose pods they are: they attract each other, and with ``exclusive`` keep compute pods of other sets away.
     """
     compute = {names.TIER_LABEL: Tier.COMPUTE.value}
@@ -41,19 +39,11 @@ def placed(
     else:
         _add(affinity, "podAffinity", _PREFERRED, [{"weight": _WEIGHT, "podAffinityTerm": together}])
     if placement.exclusive:
-        other_set = {"key": names.SET_LABEL, "operator": "NotIn", "values": [set_name]}
-        other_namespace = {"key": _NAMESPACE_LABEL, "operator": "NotIn", "values": [namespace]}
-        apart: list[dict[str, Any]] = [
-            {"labelSelector": {"matchExpressions": [tier, other_set]}},
-            # A set of the same name in another namespace is another set.
-            {
-                "labelSelector": {"matchExpressions": [tier]},
-                "namespaceSelector": {"matchExpressions": [other_namespace]},
-            },
-        ]
-        _add(
-            affinity, "podAntiAffinity", _REQUIRED, [{"topologyKey": placement.topology_key, **term} for term in apart]
-        )
+        # One term, for all namespaces: schedulers apply a selector that excludes a namespace to that one too
+        # (kubernetes/kubernetes#141526), and with more terms notice after minutes that whom a pod avoids is gone.
+        other_set = {"key": names.SET_UID_LABEL, "operator": "NotIn", "values": [set_uid]}
+        apart = {"labelSelector": {"matchExpressions": [tier, other_set]}, "namespaceSelector": {}}
+        _add(affinity, "podAntiAffinity", _REQUIRED, [{"topologyKey": placement.topology_key, **apart}])
     return dict(template) | {"spec": spec | {"affinity": affinity}}
 
 

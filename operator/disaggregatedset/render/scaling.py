@@ -47,7 +47,8 @@ def horizontal_pod_autoscaler(dset: DisaggregatedSet, tier: Tier, role: str, sca
     name = names.child_name(dset.metadata.name, role)
     wanted = {
         "scaleTargetRef": {"apiVersion": API_VERSION, "kind": ROLE_SCALER_KIND, "name": name},
-        "minReplicas": scaling.min_replicas,
+        # Said even where it is the default: one that somebody else sets may be more than the maximum.
+        "minReplicas": 1 if scaling.min_replicas is None else scaling.min_replicas,
         "maxReplicas": scaling.max_replicas,
         "metrics": scaling.metrics,
         "behavior": scaling.behavior,

@@ -181,6 +181,7 @@ def _role(
     )
     if group == COMPUTE:
         labels |= {
+            names.SET_UID_LABEL: dset.metadata.uid,
             "llm-d.ai/role": name,
             "llm-d.ai/model": names.label_value(dset.spec.model.name),
             "llm-d.ai/inference-serving": "true",
@@ -194,8 +195,7 @@ def _role(
     )
     placement = dset.spec.compute.placement if group == COMPUTE else None
     if placement is not None:
-        namespace = dset.metadata.namespace
-        template = placed(template, placement, namespace=namespace, set_name=set_name, revision=revision)
+        template = placed(template, placement, set_name=set_name, set_uid=dset.metadata.uid, revision=revision)
     return RenderedRole(template, claim_spec(accelerators) if accelerators is not None else None)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
@@ -19,6 +20,52 @@ _context: ContextVar[Mapping[str, str]] = ContextVar("context", default=MappingP
 
 #: How log lines look.
 LogFormat = Literal["auto", "text", "json"]
+
+
+_SECONDS_BETWEEN_COMPLAINTS: Final = 60.0
+
+
+class Troubles:
+    """Says once a minute what goes wrong all the time and for everybody, and once that it is over.
+
+    Parameters
+    ----------
+    log
+        Gets a warning for the first failure of a reason; for others only as debug messages.
+    over
+        What to say when nothing fails any more.
+    clock
+        Seconds that never go back.
+    """
+
+    def __init__(self, log: logging.Logger, over: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._over = over
+        self._clock = clock
+        self._failing: set[str] = set()
+        self._silent_until: dict[str, float] = {}
+        self._untold: dict[str, int] = {}
+        self._complained = False
+
+    def failed(self, who: str, reason: str, message: str, *arguments: object) -> None:
+        """Take note that somebody failed; of each reason, there should be few."""
+        self._failing.add(who)
+        if (now := self._clock()) < self._silent_until.get(reason, now):
+            self._untold[reason] = self._untold.get(reason, 0) + 1
+            self._log.debug(message, *arguments)
+            return
+        self._silent_until[reason] = now + _SECONDS_BETWEEN_COMPLAINTS
+        untold = self._untold.pop(reason, 0)
+        since = f" (and {untold} more like this since the last such message)" if untold else ""
+        self._log.warning(message + since, *arguments)
+        self._complained = True
+
+    def well(self, who: str) -> None:
+        """Take note that somebody did not fail."""
+        self._failing.discard(who)
+        if self._complained and not self._failing:
+            self._complained = False
+            self._log.info(self._over)
 
 
 @contextmanager

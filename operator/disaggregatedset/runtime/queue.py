@@ -68,12 +68,20 @@ class WorkQueue(Generic[K]):
             timer.cancel()
         self._delayed[key] = loop.call_later(delay, self._due, key)
 
-    def retry(self, key: K, *, at_least: float = 0.0) -> float:
-        """Add a failed key after its backoff, and return the delay in seconds."""
+    def retry(self, key: K, *, at_least: float = 0.0, at_most: float = float("inf")) -> float:
+        """Add a failed key after its backoff, and return the delay in seconds.
+
+        Parameters
+        ----------
+        key
+            The key.
+        at_least, at_most
+            Bounds of the delay, in seconds; the first wins.
+        """
         failures = self._failures.get(key, 0)
         self._failures[key] = failures + 1
         QUEUE_RETRIES.inc()
-        delay = min(self._max_delay, self._base_delay * 2.0 ** min(failures, 30))
+        delay = min(self._max_delay, at_most, self._base_delay * 2.0 ** min(failures, 30))
         delay = max(at_least, delay * self._rng.uniform(0.5, 1.0))
         self.add_after(key, delay)
         return delay

@@ -139,3 +139,23 @@ def test_levels(level: str, expected: set[str]) -> None:
     log.warning("w")
     logging.getLogger("kopf.objects").info("kopf")
     assert {line["message"] for line in _lines(stream)} == expected
+
+
+def test_troubles_are_told_once_a_minute_and_their_end_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    now = 0.0
+    troubles = logs.Troubles(log, "over", clock=lambda: now)
+    for who in ("a", "b", "c"):
+        troubles.failed(who, "500", "%s fails", who)
+    troubles.failed("a", "429", "%s is told to wait", "a")
+    now = 61.0
+    troubles.failed("b", "500", "%s fails", "b")
+    for who in ("a", "b", "c", "d"):
+        troubles.well(who)
+    troubles.well("a")
+    assert caplog.messages == [
+        "a fails",
+        "a is told to wait",
+        "b fails (and 2 more like this since the last such message)",
+        "over",
+    ]

@@ -191,6 +191,16 @@ def test_backoff_has_jitter_and_never_overflows(loop: VirtualTimeLoop) -> None:
     loop.run_until_complete(run())
 
 
+def test_a_retry_comes_no_later_than_it_may(loop: VirtualTimeLoop) -> None:
+    async def run() -> None:
+        queue: WorkQueue[str] = WorkQueue(base_delay=1, max_delay=60)
+        assert max(queue.retry("a", at_most=5) for _ in range(20)) <= 5
+        assert queue.retry("a") > 5
+        assert queue.retry("a", at_least=30, at_most=5) == 30
+
+    loop.run_until_complete(run())
+
+
 def test_a_server_that_asks_to_wait_longer_is_obeyed(loop: VirtualTimeLoop) -> None:
     async def run() -> None:
         queue: WorkQueue[str] = WorkQueue(base_delay=1, max_delay=10)
