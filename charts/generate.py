@@ -1,5 +1,6 @@
-"""Generates what the chart shares with the rest: CRD templates, versions, and the README of values.yaml's comments; and
-the kustomize base, which is what the chart makes of its default values.
+"""Generates what the chart shares with the rest: CRD templates, versions, the README, and the kustomize base.
+
+The README is made of values.yaml's comments, and the base is what the chart makes of its default values.
 
 ``python -m charts.generate`` writes it; with ``--check`` it only says what is out of date.
 """
@@ -112,7 +113,7 @@ def readme(generated: dict[Path, str]) -> str:
 def kustomize(version: str) -> dict[Path, str]:
     """Return the kustomize base: all that the chart installs, and the namespace for it.
 
-    The CRDs and the operator can be had, and removed, alone. Left out are ``helm test`` and what only Helm reads: labels
+    The operator can be had, and removed, without the CRDs. Left out are ``helm test`` and what only Helm reads: labels
     ``helm.sh/chart`` and ``app.kubernetes.io/managed-by``, annotation ``helm.sh/resource-policy``.
     """
     command = [str(binaries.helm()), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", "--no-hooks"]
