@@ -19,10 +19,21 @@ def crds(cluster: Cluster) -> None:
 
 @pytest.fixture(scope="session")
 def operator(cluster: Cluster, crds: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Operator]:
-    # A short resync, so that what it should find and what it must not do shows within a test.
+    # With its default resync, of minutes: a short one would hide that it is not woken when it should be.
     log: Path = tmp_path_factory.mktemp("operator") / "operator.log"
-    with Operator(cluster.kubeconfig, log, ["--resync-seconds=2"]) as running:
+    with Operator(cluster.kubeconfig, log) as running:
         yield running
+
+
+@pytest.fixture
+def resyncing(cluster: Cluster, operator: Operator, tmp_path: Path) -> Iterator[Operator]:
+    """An operator in place of the other, with a short resync: what it must not do at one shows within a test."""
+    operator.stop()
+    try:
+        with Operator(cluster.kubeconfig, tmp_path / "operator.log", ["--resync-seconds=2"]) as running:
+            yield running
+    finally:
+        operator.start()
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ in which the API server stored them, and states the invariants (design, section 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import ssl
 import tempfile
@@ -25,7 +26,7 @@ from e2e.cluster import kubeconfig
 from e2e.cluster.base import Cluster
 from e2e.cluster.client import Object
 from e2e.cluster.wait import wait_for
-from tests.integration.sets import API, KIND, LABEL, Sets
+from tests.integration.sets import API, KIND, LABEL, PATIENCE, Sets
 
 SINGLE_ROLES = {"weights": "weights", "kv-cache": "kvCache"}
 COORDINATOR = "kv-coordinator"
@@ -258,7 +259,7 @@ class Recorder:
 
     def __init__(self, sets: Sets, name: str) -> None:
         self._sets, self._name = sets, name
-        self._watches = [_Watch(sets.cluster, *kind, sets.namespace) for kind in (_DEPLOYMENT, _POD, _SET)]
+        self._watches = [Watch(sets.cluster, *kind, sets.namespace) for kind in (_DEPLOYMENT, _POD, _SET)]
         self.recording: Recording
 
     def __enter__(self) -> Self:
@@ -360,7 +361,11 @@ class _Story:
         serving: dict[Key, int] = {}
         for key in self.pods.values():
             serving[key] = serving.get(key, 0) + 1
-        counts = {key: Count(*numbers, serving.get(key, 0)) for key, numbers in self.asked.items()}
+        # A status that is behind counts pods that have gone: asked for again, they would seem to be lost only then.
+        counts = {
+            key: Count(asked, min(ready, serving.get(key, 0)), serving.get(key, 0))
+            for key, (asked, ready) in self.asked.items()
+        }
         return Instant(what, counts, tuple(spec for _, spec in self.specs), at)
 
 
@@ -407,7 +412,7 @@ def _limits(role: Object) -> Limits:
     return Limits(replicas, surge, unavailable if surge or unavailable else 1)
 
 
-class _Watch:
+class Watch:
     """A watch stream in a thread of its own: every event of a kind in a namespace, in order."""
 
     def __init__(self, cluster: Cluster, api_version: str, kind: str, namespace: str) -> None:
@@ -467,11 +472,12 @@ class _Watch:
             gone = {uid for uid, version in known.items() if uid not in now and version <= _version(listed)}
             return not gone and all(known.get(uid, version) >= version for uid, version in now.items())
 
-        wait_for(f"the recorder to see all {self._kind}s", seen, timeout=20)
+        wait_for(f"the recorder to see all {self._kind}s", seen, timeout=PATIENCE)
 
     def stop(self) -> None:
         self._stopping = True
-        self._response.shutdown()
+        with contextlib.suppress(ValueError):  # it has ended by itself, of which `catch_up` tells
+            self._response.shutdown()
         self._thread.join()
         self._response.close()
         self._pool.clear()

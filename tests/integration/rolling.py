@@ -12,7 +12,7 @@ from e2e.cluster.base import Cluster
 from e2e.cluster.client import ApiError, Object
 from e2e.cluster.wait import wait_for
 from tests.integration.recorder import Recorder, Recording
-from tests.integration.sets import Sets, compute, condition, gpus, spec, template
+from tests.integration.sets import PATIENCE, Sets, compute, condition, gpus, spec, template
 
 NAME = "llama"
 Change = Callable[[Object], Any]
@@ -69,10 +69,10 @@ def wanted(status: Object) -> str:
     return next(str(r["revision"]) for r in status["roles"] if r["tier"] == "compute")
 
 
-def wait_rolled(sets: Sets, *, timeout: float = 60) -> Object:
+def wait_rolled(sets: Sets) -> Object:
     """Wait until a rollout has ended and nothing is left of what it replaced; return the status."""
-    status = sets.wait_available(NAME, timeout=timeout)
-    wait_for("old revisions to go", lambda: revisions(sets) == {wanted(status)})
+    status = sets.wait_available(NAME)
+    wait_for("old revisions to go", lambda: revisions(sets) == {wanted(status)}, timeout=PATIENCE)
     return status
 
 
@@ -90,11 +90,11 @@ def check(recording: Recording, *, draining: bool = False, pods_fail: bool = Fal
     assert not found, "\n".join([*found, recording.table()])
 
 
-def roll(sets: Sets, spec: Object, *, draining: bool = False, timeout: float = 60) -> Recording:
+def roll(sets: Sets, spec: Object, *, draining: bool = False) -> Recording:
     """Apply a spec and record until it has rolled out."""
     with recorded(sets, draining=draining) as recorder:
         sets.apply(NAME, spec)
-        wait_rolled(sets, timeout=timeout)
+        wait_rolled(sets)
     return recorder.recording
 
 

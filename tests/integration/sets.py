@@ -14,6 +14,8 @@ from e2e.cluster.wait import wait_for
 API = "disaggregatedset.dev/v1alpha1"
 KIND = "DisaggregatedSet"
 LABEL = "disaggregatedset.dev"
+#: Seconds to wait for what takes a few on an idle machine: this one may have more to do.
+PATIENCE = 180
 CHILD_KINDS = (
     ("apps/v1", "Deployment"),
     ("apps/v1", "ControllerRevision"),
@@ -66,7 +68,7 @@ class Sets:
         """Return a set."""
         return self.cluster.client.get(API, KIND, name, self.namespace)
 
-    def wait(self, name: str, until: Callable[[Object], Any], *, timeout: float = 60) -> Object:
+    def wait(self, name: str, until: Callable[[Object], Any], *, timeout: float = PATIENCE) -> Object:
         """Return a set's status as soon as it is of its generation and ``until`` is true for it."""
 
         def seen(obj: Object) -> bool:
@@ -76,12 +78,12 @@ class Sets:
         status: Object = self.cluster.client.wait(API, KIND, name, self.namespace, seen, timeout=timeout)["status"]
         return status
 
-    def wait_available(self, name: str, *, timeout: float = 60) -> Object:
-        """Return a set's status as soon as it is available and nothing is under way."""
+    def wait_available(self, name: str, *, timeout: float = PATIENCE) -> Object:
+        """Return a set's status as soon as it is available and everything is as desired."""
         return self.wait(
             name,
             lambda s: (
-                condition(s, "Available")["status"] == "True" and condition(s, "Progressing")["status"] == "False"
+                condition(s, "Available")["status"] == "True" and condition(s, "Progressing")["reason"] == "Complete"
             ),
             timeout=timeout,
         )
@@ -99,6 +101,16 @@ class Sets:
             for child in self.children(api_version, kind, name)
         }
 
+    def written(self, name: str) -> dict[str, Object]:
+        """Return all children of a set by kind and name, without their status: what stays the same was not written."""
+        children = self.all_children(name)
+        for child in children.values():
+            child.pop("status", None)
+            metadata = child["metadata"]
+            del metadata["resourceVersion"]
+            metadata["managedFields"] = [m for m in metadata["managedFields"] if m.get("subresource") != "status"]
+        return children
+
     def deployments(self, name: str, **labels: str) -> list[Object]:
         """Return the Deployments of a set."""
         return self.children("apps/v1", "Deployment", name, **labels)
@@ -110,12 +122,12 @@ class Sets:
 
     def wait_event(self, name: str, text: str) -> None:
         """Return as soon as there is an event about a set with this text in it."""
-        wait_for(f"an event with {text!r}", lambda: [e for e in self.events(name) if text in e] or None)
+        wait_for(f"an event with {text!r}", lambda: [e for e in self.events(name) if text in e], timeout=PATIENCE)
 
 
 def condition(status: Object, kind: str) -> Object:
     """Return a condition of a status; one that is not there is empty."""
-    found = next((c for c in status.get("conditions") or [] if c["type"] == kind), {})
+    found: Object = next((c for c in status.get("conditions") or [] if c["type"] == kind), {})
     return {"status": "", "reason": "", "message": ""} | found
 
 

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 from e2e.cluster.base import Cluster
 from e2e.cluster.wait import wait_for
+from tests.integration.rolling import NAME, misbehave
 from tests.integration.sets import LABEL, Sets, compute, condition, gpus, role, spec, template
 
 TIERS = spec(
-    weights={"replicas": 2, "template": template(ready_after="2s")},
-    kvCache={"replicas": 2, "template": template(ready_after="2s")},
+    weights={"replicas": 2, "template": template(behaviour="never-ready")},
+    kvCache={"replicas": 2, "template": template(behaviour="never-ready")},
     compute=compute(prefill={"accelerators": gpus()}, decode={"replicas": 2, "accelerators": gpus()}),
 )
 
 
 def test_all_tiers_come_up_in_order(sets: Sets) -> None:
-    sets.apply("llama", TIERS)
+    sets.apply(NAME, TIERS)
     waits = "waits until weights and kv-cache are ready"
-    waiting = sets.wait("llama", lambda s: role(s, "decode").get("message") == waits)
+    waiting = sets.wait(NAME, lambda s: role(s, "decode").get("message") == waits)
     assert condition(waiting, "Progressing")["reason"] == "Starting"
     assert condition(waiting, "Available")["status"] == "False"
-    assert sets.deployments("llama", tier="compute") == []
+    wait_for("weights and KV", lambda: len(sets.children("v1", "Pod", NAME)) == 4)
+    assert sets.deployments(NAME, tier="compute") == []
 
-    status = sets.wait_available("llama")
+    misbehave(sets, None)
+    sets.wait_available(NAME)
+    # Claims are counted by other events than pods.
+    status = sets.wait(NAME, lambda s: condition(s, "AcceleratorsAllocated")["status"] == "True")
     assert {r["name"]: (r["ready"], r["desired"], r["updated"]) for r in status["roles"]} == {
         "weights": (2, 2, 2), "kv-cache": (2, 2, 2), "prefill": (1, 1, 1), "decode": (2, 2, 2),
     }  # fmt: skip
@@ -39,12 +44,12 @@ def test_all_tiers_come_up_in_order(sets: Sets) -> None:
     }
     ready = {kind: _became_ready(sets, kind) for kind in ("weights", "kvCache", "compute")}
     assert max(ready["weights"][1], ready["kvCache"][1]) <= ready["compute"][0]
-    sets.wait_event("llama", "Available: AllRolesReady")
+    sets.wait_event(NAME, "Available: AllRolesReady")
 
 
 def _became_ready(sets: Sets, tier: str) -> tuple[str, str]:
     """When the first pod of a tier was created, and when the last one became ready."""
-    pods = sets.children("v1", "Pod", "llama", tier=tier)
+    pods = sets.children("v1", "Pod", NAME, tier=tier)
     ready = [c["lastTransitionTime"] for p in pods for c in p["status"]["conditions"] if c["type"] == "Ready"]
     return min(p["metadata"]["creationTimestamp"] for p in pods), max(ready)
 
@@ -64,14 +69,18 @@ def test_optional_kv_cache_is_not_waited_for(sets: Sets) -> None:
 
 
 def test_stores_wait_for_their_coordinator(sets: Sets) -> None:
-    kv = {"coordinator": {"template": template(ready_after="1s")}, "template": template()}
-    sets.apply("mooncake", spec(kvCache=kv))
-    sets.wait("mooncake", lambda s: role(s, "kv-cache").get("message") == "waits until kv-coordinator is ready")
-    status = sets.wait_available("mooncake")
+    kv = {"coordinator": {"template": template(behaviour="never-ready")}, "template": template()}
+    sets.apply(NAME, spec(kvCache=kv))
+    sets.wait(NAME, lambda s: role(s, "kv-cache").get("message") == "waits until kv-coordinator is ready")
+    wait_for("the coordinator", lambda: sets.children("v1", "Pod", NAME))
+    assert sets.deployments(NAME, role="kv-cache") == []
+
+    misbehave(sets, None)
+    status = sets.wait_available(NAME)
     model = status["modelRevision"]
-    (store,) = sets.deployments("mooncake", role="kv-cache")
+    (store,) = sets.deployments(NAME, role="kv-cache")
     environment = {e["name"]: e.get("value") for e in store["spec"]["template"]["spec"]["containers"][0]["env"]}
-    host = f"mooncake-kv-coordinator-{model}.{sets.namespace}.svc"
+    host = f"{NAME}-kv-coordinator-{model}.{sets.namespace}.svc"
     assert environment["DSET_KV_COORDINATOR_HOST"] == host
 
 
@@ -81,14 +90,16 @@ def test_services_reach_the_pods_of_their_role_only(sets: Sets, cluster: Cluster
     for service in sets.children("v1", "Service", "svc"):
         name, labels = service["metadata"]["name"], service["metadata"]["labels"]
 
-        def endpoints(name: str = name) -> set[str] | None:
+        pods = {p["metadata"]["name"] for p in sets.children("v1", "Pod", "svc", role=labels[f"{LABEL}/role"])}
+
+        def reaches_them(name: str = name, pods: set[str] = pods) -> bool:
             found = cluster.client.list(
                 "discovery.k8s.io/v1", "EndpointSlice", sets.namespace, labels=f"kubernetes.io/service-name={name}"
             )
-            return {e["targetRef"]["name"] for piece in found for e in piece.get("endpoints") or []} or None
+            return {e["targetRef"]["name"] for piece in found for e in piece.get("endpoints") or []} == pods
 
-        pods = sets.children("v1", "Pod", "svc", role=labels[f"{LABEL}/role"])
-        assert wait_for(f"endpoints of {name}", endpoints) == {p["metadata"]["name"] for p in pods}
+        assert pods
+        wait_for(f"{name} to reach {', '.join(pods)} and no other", reaches_them)
 
 
 def test_nothing_of_kopf_and_no_finalizer(sets: Sets) -> None:
@@ -104,18 +115,23 @@ def test_pods_that_ask_for_more_devices_than_there_are(sets: Sets, cluster: Clus
     try:
         wanted = compute(prefill={}, decode={"replicas": 9, "accelerators": gpus()})
         sets.apply("hungry", spec(compute=wanted))
-        # Claims of an earlier test may still be there at first.
+        # Claims of an earlier test may still be there at first, and devices are there before pods are ready.
         told = "8 of 9 claims have their devices; decode: 1 of 9 pods wait for devices"
-        status = sets.wait("hungry", lambda s: condition(s, "AcceleratorsAllocated")["message"].startswith(told))
+        status = sets.wait(
+            "hungry",
+            lambda s: (
+                condition(s, "AcceleratorsAllocated")["message"].startswith(told)
+                and (role(s, "prefill")["ready"], role(s, "decode")["ready"]) == (1, 8)
+            ),
+        )
         assert condition(status, "AcceleratorsAllocated")["status"] == "False"
         assert "cannot allocate all claims" in role(status, "decode")["message"]
-        assert (role(status, "prefill")["ready"], role(status, "decode")["ready"]) == (1, 8)
         assert condition(status, "Degraded")["reason"] == "DevicesExhausted"
         sets.wait_event("hungry", "DevicesExhausted")
 
         cluster.set_devices(node, 1)
-        status = sets.wait_available("hungry")
-        assert condition(status, "AcceleratorsAllocated")["status"] == "True"
+        sets.wait_available("hungry")
+        sets.wait("hungry", lambda s: condition(s, "AcceleratorsAllocated")["status"] == "True")
     finally:
         cluster.remove_node(node)
 
@@ -130,9 +146,7 @@ def test_causes_are_told_apart(sets: Sets) -> None:
         "probe": "1 of 1 pods run but are not ready: container engine does not pass its readiness probe",
         "big": "1 of 1 pods can't be scheduled: 0/",
     }
-    status = sets.wait(
-        "broken", lambda s: all(expected[r["name"]] in r.get("message", "") for r in s["roles"]), timeout=30
-    )
+    status = sets.wait("broken", lambda s: all(expected[r["name"]] in r.get("message", "") for r in s["roles"]))
     assert condition(status, "Degraded")["status"] == "True"
     assert condition(status, "Degraded")["reason"] == "ImagePull"
 

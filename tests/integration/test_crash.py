@@ -7,7 +7,7 @@ from collections import Counter
 
 from e2e.cluster.wait import wait_for
 from e2e.operator import Operator
-from tests.integration.sets import Sets, condition, spec, template
+from tests.integration.sets import PATIENCE, Sets, condition, spec, template
 
 SETS = 20
 KILLS = 5
@@ -26,7 +26,7 @@ def test_killed_at_random_moments(sets: Sets, operator: Operator) -> None:
     for _ in range(KILLS):
         # By what it has done, not by time: at another point of its work each time.
         enough = rng.randrange(deployments(), 3 * SETS + 1)
-        wait_for(f"{enough} Deployments (seed {seed})", lambda n=enough: deployments() >= n)
+        wait_for(f"{enough} Deployments (seed {seed})", lambda n=enough: deployments() >= n, timeout=PATIENCE)
         operator.kill()
         operator.start()
     for name in names:

@@ -8,7 +8,6 @@ import pytest
 
 from e2e.cluster.base import Cluster
 from e2e.cluster.client import Object
-from e2e.cluster.wait import wait_for
 from tests.integration.rolling import (
     NAME,
     Pool,
@@ -22,7 +21,7 @@ from tests.integration.rolling import (
 )
 from tests.integration.sets import Sets, changed, condition, gpus
 
-# Longer than it takes the operator to find out that pods wait for devices.
+# Longer than it takes the operator to find out that pods wait for devices. What is to succeed has no such deadline.
 DEADLINE = 5
 SHAPES = {
     "4:8 at 1/0": (4, 8, 1, 0),
@@ -57,35 +56,36 @@ def test_with_none_to_spare(sets: Sets, cluster: Cluster, shape: str) -> None:
 
 def test_waiting_for_devices(sets: Sets, cluster: Cluster) -> None:
     """``Wait``: nothing is drained, the deadline's clock stands still, and two more devices let it go on."""
-    rollout = {"whenExhausted": "Wait", "progressDeadlineSeconds": DEADLINE}
+    wait = {"whenExhausted": "Wait"}
     with reserved(cluster, devices=5) as pool:
         start(sets, _pair(pool, 1, 2, 3, 1, 0))
         with recorded(sets):
-            sets.apply(NAME, _pair(pool, 2, 2, 3, 1, 0) | {"rollout": rollout})
-            status = _wait_beyond_the_deadline(sets)
-            message = condition(status, "Progressing")["message"]
-            assert message.startswith("compute: waiting for devices for ")
-            assert "prefill (0 of 2)" in message
-            assert "decode (0 of 3)" in message
-            assert condition(status, "AcceleratorsAllocated")["status"] == "False"
-            assert "cannot allocate all claims" in condition(status, "AcceleratorsAllocated")["message"]
+            made = _pair(pool, 2, 2, 3, 1, 0)
+            sets.apply(NAME, made | {"rollout": {**wait, "progressDeadlineSeconds": DEADLINE}})
+            words = ("compute: waiting for devices for ", "prefill (0 of 2)", "decode (0 of 3)")
+            status = _wait_beyond_the_deadline(sets, *words)
+            assert condition(status, "Progressing")["message"].startswith(words[0])
             assert condition(status, "Available")["status"] == "True"
+            why = "cannot allocate all claims"
+            status = sets.wait(NAME, lambda s: why in condition(s, "AcceleratorsAllocated")["message"])
+            assert condition(status, "AcceleratorsAllocated")["status"] == "False"
             sets.wait_event(NAME, "WaitingForDevices: compute: waiting for devices")
+            sets.apply(NAME, made | {"rollout": wait})
             cluster.add_devices(pool.name, 2)
             wait_rolled(sets)
 
 
 def test_one_replica_each_waits(sets: Sets, cluster: Cluster) -> None:
     """Draining one of one is an outage, which takes maxUnavailable: else it waits, says so, and stays where it is."""
-    rollout = {"progressDeadlineSeconds": DEADLINE}
     with reserved(cluster, devices=2) as pool:
         start(sets, _pair(pool, 1, 1, 1, 1, 0))
         with recorded(sets):
-            sets.apply(NAME, _pair(pool, 2, 1, 1, 1, 0) | {"rollout": rollout})
-            status = _wait_beyond_the_deadline(sets)
-            message = condition(status, "Progressing")["message"]
-            assert "one replica can't be drained without an outage: maxUnavailable 1 on" in message
+            made = _pair(pool, 2, 1, 1, 1, 0)
+            sets.apply(NAME, made | {"rollout": {"progressDeadlineSeconds": DEADLINE}})
+            words = "one replica can't be drained without an outage: maxUnavailable 1 on"
+            status = _wait_beyond_the_deadline(sets, words)
             assert condition(status, "Available")["status"] == "True"
+            sets.apply(NAME, made)
             cluster.add_devices(pool.name, 2)
             wait_rolled(sets)
 
@@ -111,18 +111,19 @@ def test_devices_that_nobody_has(sets: Sets, cluster: Cluster) -> None:
             wait_rolled(sets)
 
 
-def _wait_beyond_the_deadline(sets: Sets) -> Object:
-    """Wait until a rollout has waited for devices for longer than it may go without progress; return the status."""
+def _wait_beyond_the_deadline(sets: Sets, *words: str) -> Object:
+    """Wait until a rollout waits for devices, by these words, and has for longer than it may go without progress."""
 
-    def waited() -> Object | None:
-        status: Object = sets.get(NAME)["status"]
+    def waited(status: Object) -> bool:
+        assert "failedRevisions" not in status
         (rollout,) = status.get("rollouts") or [{}]
         if "waitingSince" not in rollout:
-            return None
-        assert "failedRevisions" not in status
+            return False
         last = dt.datetime.fromisoformat(rollout["lastProgressAt"])
-        return status if dt.datetime.now(dt.UTC) - last > dt.timedelta(seconds=DEADLINE + 1) else None
+        message = condition(status, "Progressing")["message"]
+        late = dt.datetime.now(dt.UTC) - last > dt.timedelta(seconds=DEADLINE + 1)
+        return late and all(each in message for each in words)
 
-    status = wait_for("the deadline to pass", waited)
+    status = sets.wait(NAME, waited)
     assert reason(status, "Progressing") == "WaitingForDevices"
     return status

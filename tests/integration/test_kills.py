@@ -14,7 +14,7 @@ from e2e.cluster.wait import wait_for
 from e2e.operator import Operator
 from tests.integration.gate import Gate
 from tests.integration.rolling import NAME, engines, recorded, revisions, role, start, wait_rolled
-from tests.integration.sets import LABEL, Sets
+from tests.integration.sets import LABEL, PATIENCE, Sets
 
 # More writes than such a rollout takes; one that takes more would never end.
 MOST = 60
@@ -33,6 +33,7 @@ def _end(sets: Sets) -> Counter[tuple[str, str, int]]:
     )
 
 
+@pytest.mark.timeout(1200)  # a rollout and a start of the operator for each write
 @pytest.mark.parametrize("first", [1, 2], ids=["each odd write", "each even write"])  # for two workers
 def test_killed_after(sets: Sets, cluster: Cluster, operator: Operator, tmp_path: Path, first: int) -> None:
     deaths: list[str] = []
@@ -54,7 +55,7 @@ def test_killed_after(sets: Sets, cluster: Cluster, operator: Operator, tmp_path
                                 revisions(sets).isdisjoint({before}) and _end(sets) == expected
                             )
 
-                        wait_for(f"the rollout to end, or the operator to die after {writes} writes", over)
+                        wait_for(f"the rollout to end, or the operator to die after {writes} writes", over, PATIENCE)
                         if died := gate.spare():
                             deaths.append(gate.last)
                             mortal.start()

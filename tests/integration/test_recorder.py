@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.integration.recorder import Count, Instant, Key, Limits, Recording
+from tests.integration.recorder import Count, Instant, Key, Limits, Recording, _Story
+from tests.integration.sets import LABEL
 
 ROLES = {"a": frozenset({"prefill", "decode"}), "b": frozenset({"prefill", "decode"})}
 SPEC = {"prefill": Limits(2), "decode": Limits(4)}
@@ -86,6 +87,24 @@ def test_only_what_the_pods_say_shows_it() -> None:
     recording = Recording([Instant("0", counts, [SPEC]), Instant("1", after, [SPEC])], ROLES)
     assert ["floor: 3 pods of decode are serving" in what for what in recording.violations()] == [True, False, False]
     assert recording.violations(pods_fail=True) == []
+
+
+def test_a_status_that_is_behind_counts_no_pods_that_have_gone() -> None:
+    labels = {f"{LABEL}/{key}": value for key, value in {"tier": "compute", "role": "decode", "revision": "a"}.items()}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+    pods = [{"kind": "Pod", "metadata": {"uid": uid, "labels": labels}, "status": ready} for uid in "12"]
+    deployment = {
+        "kind": "Deployment",
+        "spec": {"replicas": 2, "template": {"metadata": {"labels": labels}}},
+        "metadata": {"uid": "0"},
+        "status": {"readyReplicas": 2},
+    }
+    story = _Story("llama")
+    for obj in (*pods, deployment):
+        story.tell({"type": "ADDED", "object": obj, "before": None})
+    assert story.instant("all are ready", at=0).counts == {Key("decode", "a"): Count(2, 2, 2)}
+    story.tell({"type": "DELETED", "object": pods[0], "before": pods[0]})
+    assert story.instant("one has gone", at=1).counts == {Key("decode", "a"): Count(2, 1, 1)}
 
 
 def test_unavailable_pods_are_allowed_where_the_spec_says_so() -> None:

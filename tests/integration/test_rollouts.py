@@ -93,9 +93,9 @@ def _wait_midway(sets: Sets) -> None:
     """Wait until pods of both revisions serve in both roles."""
 
     def moved() -> bool:
-        pods = {d["spec"]["replicas"] for d in sets.deployments(NAME, tier="compute")}
-        ready = [(d.get("status") or {}).get("readyReplicas", 0) for d in sets.deployments(NAME, tier="compute")]
-        return len(ready) == 4 and min(pods) > 0 and min(ready) > 0
+        found = sets.deployments(NAME, tier="compute")
+        serving = [min(d["spec"]["replicas"], (d.get("status") or {}).get("readyReplicas", 0)) for d in found]
+        return len(serving) == 4 and min(serving) > 0
 
     wait_for("a rollout that is under way", moved)
 
