@@ -6,7 +6,7 @@ import pytest
 from pydantic_settings import CliApp
 
 from disaggregatedset.runtime.settings import Settings
-from tests.chart.charts import RELEASE, Case, at, cases, key, rendered
+from tests.chart.charts import Case, at, cases, key, rendered
 
 
 def _settings(case: str) -> Settings:
@@ -28,7 +28,6 @@ def test_the_defaults_are_those_of_the_operator() -> None:
         for name in Settings.model_fields
         if getattr(chart, name) != getattr(own, name)
     } == {
-        "lease_name": (RELEASE, own.lease_name),
         # A pod would know it too.
         "lease_namespace": ("dset-system", None),
         # Pods have no terminal.

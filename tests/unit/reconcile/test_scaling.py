@@ -339,6 +339,15 @@ def _time(seconds: int) -> str:
     return (NOW + timedelta(seconds=seconds)).isoformat().replace("+00:00", "Z")
 
 
+def test_no_step_comes_early_because_a_status_keeps_whole_seconds() -> None:
+    now, spec = NOW + timedelta(milliseconds=900), _spec({"kv-cache": {"replicas": 2}})
+    status: Object = {"roles": [_role_status("kv-cache", 6)]}
+    made = scales(make_set(spec, status=status), {}, Pods(6, 6, 6), now)["kv-cache"]["kv-cache"]
+    assert made.step is not None
+    assert (made.replicas, made.step.last_step_at) == (5, _time(1))
+    assert made.look_again == timedelta(seconds=300, milliseconds=100)
+
+
 def test_words_about_a_role_that_shrinks() -> None:
     of_role = {"kv-cache": {"replicas": 2, "scaleDown": {"maxStep": 2, "periodSeconds": 60}}}
     why = "shrinks to 2 by 2 every 60 s, to keep what it can of the cache; "
