@@ -39,7 +39,7 @@ demo-down: venv ## End what demo left running
 .PHONY: test
 test: venv ## Run all tests
 	@$(BIN)/python -m e2e.cluster build
-	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term $(ARGS)
+	@$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist worksteal --cov --cov-report=term $(ARGS)
 
 .PHONY: lint
 lint: venv ## Check style, types, layers and generated files
