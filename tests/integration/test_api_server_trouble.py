@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from e2e.cluster.base import Cluster
+from e2e.cluster.client import ApiError
 from e2e.cluster.embedded import EmbeddedCluster
 from e2e.cluster.wait import wait_for
 from e2e.faults import STRIKES, Fault, Faults
 from e2e.operator import Operator, install_crds
 from tests.integration.rolling import NAME, engines, recorded, role, start, wait_rolled
-from tests.integration.sets import Sets
+from tests.integration.sets import PATIENCE, Sets
 
 #: Where kopf watches, beside the kinds of sets: CRDs.
 WATCHES = 11
@@ -192,10 +193,20 @@ def test_the_api_server_is_gone_in_mid_rollout(sets: Sets, faults: Faults, survi
         assert survivor.healthy()
     finally:
         sets.cluster.start_api_server()
+    wait_for("what is stored to be served again", lambda: _is_served(sets), PATIENCE)
     # Nodes have not been heard of meanwhile, so that pods stop being ready.
     with recorded(sets, pods_fail=True):
         sets.apply(NAME, _version(3))
         wait_rolled(sets)
+
+
+def _is_served(sets: Sets) -> bool:
+    try:
+        return bool(sets.get(NAME) and sets.deployments(NAME))
+    except ApiError as error:
+        if error.status != 429:  # the storage of a kind is (re)initializing
+            raise
+        return False
 
 
 @pytest.fixture

@@ -59,15 +59,15 @@ CHANGES: dict[str, tuple[Callable[[], dict[str, Object]], Callable[[], dict[str,
         lambda: {"engine": role(3)},
     ),
     "a role is at zero": (
-        lambda: {"prefill": role(0), "decode": role(3)},
-        lambda: {"prefill": role(0), "decode": role(3)},
+        lambda: {"prefill": role(0, allowZero=True), "decode": role(3)},
+        lambda: {"prefill": role(0, allowZero=True), "decode": role(3)},
     ),
     "a role goes to zero": (
         lambda: {"prefill": role(2), "decode": role(3)},
-        lambda: {"prefill": role(0), "decode": role(3)},
+        lambda: {"prefill": role(0, allowZero=True), "decode": role(3)},
     ),
     "a role comes from zero": (
-        lambda: {"prefill": role(0), "decode": role(3)},
+        lambda: {"prefill": role(0, allowZero=True), "decode": role(3)},
         lambda: {"prefill": role(2), "decode": role(3)},
     ),
 }
