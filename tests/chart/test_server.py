@@ -65,7 +65,7 @@ def test_every_variant_is_accepted(prepared: Cluster, case: Case) -> None:
 
 def test_notes_say_what_to_do_next(prepared: Cluster) -> None:
     def notes(**values: object) -> str:
-        arguments = ("install", RELEASE, str(CHART), "--namespace=team-a", "--dry-run=client")
+        arguments = ("install", RELEASE, str(CHART), "--namespace=team-a", "--dry-run=client", "--take-ownership")
         return helm(*arguments, values=values, kubeconfig=prepared.kubeconfig).partition("NOTES:\n")[2]
 
     default = notes()
