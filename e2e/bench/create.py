@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Final
 
 from disaggregatedset.render import MANAGER
@@ -11,11 +10,12 @@ from e2e.bench.measuring import (
     POD_PATH,
     SET_PATH,
     USER_CONNECTIONS,
+    compare,
     fresh_bed,
     measure_floor,
     operating,
 )
-from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess, Phase, Usage
+from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess, Usage
 from e2e.bench.settings import Settings
 from e2e.bench.watching import Watcher, has_condition
 from e2e.bench.workload import Workload, children, kinds
@@ -37,11 +37,14 @@ def measure(workload: Workload, settings: Settings, *, floor_first: bool) -> Mea
     floor_first
         Whether to do the second one first: what comes later has warmer caches.
     """
-    load = os.getloadavg()
-    floor = _floor(workload, settings) if floor_first else None
-    operated, rest, process = _operated(workload, settings)
-    phase = Phase(NAME, _FLOOR, floor or _floor(workload, settings), operated)
-    return Measurement(workload.sets, floor_first, load, [phase], rest, process)
+    return compare(
+        NAME,
+        _FLOOR,
+        workload.sets,
+        lambda: _floor(workload, settings),
+        lambda: _operated(workload, settings),
+        floor_first=floor_first,
+    )
 
 
 def _floor(workload: Workload, settings: Settings) -> Floor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Final
 from e2e.bench import audit
 from e2e.bench.bed import Bed, Meter, Room
 from e2e.bench.process import Operator, cpu_seconds, sleep_until_idle
-from e2e.bench.results import Floor, Latency, Operated, OperatorProcess, Usage
+from e2e.bench.results import Floor, Latency, Measurement, Operated, OperatorProcess, Phase, Usage
 from e2e.bench.settings import Settings
 from e2e.bench.watching import Watcher
 from e2e.bench.workload import NAMESPACE
@@ -30,6 +31,37 @@ _LEAST_SECONDS: Final = 120.0
 
 #: Does something to all objects, and returns when it was asked for, by their names.
 Act = Callable[[], dict[str, float]]
+
+
+def compare(
+    name: str,
+    floor_means: str,
+    sets: int,
+    floor: Callable[[], Floor],
+    operated: Callable[[], tuple[Operated, Usage | None, OperatorProcess]],
+    *,
+    floor_first: bool,
+) -> Measurement:
+    """Do something to so many sets with the operator, and the same work on another cluster without.
+
+    Parameters
+    ----------
+    name
+        Of the phase.
+    floor_means
+        What is done without the operator, in words.
+    sets
+        How many sets.
+    floor, operated
+        Measure the one and the other.
+    floor_first
+        Whether to do the floor first: what comes later has warmer caches.
+    """
+    load = os.getloadavg()
+    first = floor() if floor_first else None
+    with_operator, rest, process = operated()
+    phase = Phase(name, floor_means, first or floor(), with_operator)
+    return Measurement(sets, floor_first, load, [phase], rest, process)
 
 
 def fresh_bed(room: Room, settings: Settings) -> Bed:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from disaggregatedset.render import COMPUTE
+from e2e.bench.bed import Room
 from e2e.bench.measuring import (
     DEPLOYMENT_PATH,
     FLOOR_CONNECTIONS,
     SET_PATH,
     USER_CONNECTIONS,
+    compare,
     fresh_bed,
     measure_floor,
     operating,
     timeout,
 )
 from e2e.bench.process import sleep_until_idle
-from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess, Phase
+from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess
 from e2e.bench.settings import Settings
 from e2e.bench.watching import Watcher, has_condition
 from e2e.bench.workload import NAMESPACE, RollingWorkload, deployment_patch, kinds
@@ -40,32 +41,43 @@ def measure(workload: RollingWorkload, settings: Settings, *, floor_first: bool)
     floor_first
         Whether to do the second one first: what comes later has warmer caches.
     """
-    load = os.getloadavg()
-    floor = _floor(workload, settings) if floor_first else None
-    operated, process = _operated(workload, settings)
-    phase = Phase(NAME, _FLOOR, floor or _floor(workload, settings), operated)
-    return Measurement(workload.sets, floor_first, load, [phase], None, process)
+    return compare(
+        NAME,
+        _FLOOR,
+        workload.sets,
+        lambda: _floor(workload, settings),
+        lambda: _operated(workload, settings),
+        floor_first=floor_first,
+    )
 
 
 def _floor(workload: RollingWorkload, settings: Settings) -> Floor:
     """Change the image of all Deployments until they have rolled."""
     objects = workload.deployments()
     patches = {obj["metadata"]["name"]: deployment_patch(obj) for obj in objects}
-    with fresh_bed(workload, settings) as bed:
+    return floor_of_a_change(workload, settings, objects, patches)
+
+
+def floor_of_a_change(
+    room: Room, settings: Settings, deployments: list[Object], patches: Mapping[str, Object]
+) -> Floor:
+    """Change Deployments that have all their pods, until they have them again."""
+    count = len(deployments)
+    with fresh_bed(room, settings) as bed:
         with Watcher(bed.harness_config, DEPLOYMENT_PATH, has_rolled(1)) as made:
-            bed.create(objects, FLOOR_CONNECTIONS)
-            made.wait(len(objects), timeout(len(objects)))
-        with Watcher(bed.harness_config, DEPLOYMENT_PATH, has_rolled(2)) as rolled:
+            bed.create(deployments, FLOOR_CONNECTIONS)
+            made.wait(count, timeout(count))
+        with Watcher(bed.harness_config, DEPLOYMENT_PATH, has_rolled(2)) as changed:
             return measure_floor(
                 bed,
-                rolled,
+                changed,
                 lambda: bed.patch("apps/v1", "Deployment", patches, FLOOR_CONNECTIONS),
-                len(objects),
-                kinds(objects),
+                count,
+                kinds(deployments),
             )
 
 
-def _operated(workload: RollingWorkload, settings: Settings) -> tuple[Operated, OperatorProcess]:
+def _operated(workload: RollingWorkload, settings: Settings) -> tuple[Operated, None, OperatorProcess]:
     """Change the image of all roles of all sets until they have rolled."""
     manifests = workload.manifests()
     patches = {manifest["metadata"]["name"]: workload.patch() for manifest in manifests}
@@ -81,7 +93,7 @@ def _operated(workload: RollingWorkload, settings: Settings) -> tuple[Operated, 
             operated = on.measure(
                 rolled, lambda: on.bed.patch(api_version, kind, patches, USER_CONNECTIONS), workload.sets
             )
-        return operated, on.process()
+        return operated, None, on.process()
 
 
 def has_left(before: Mapping[str, str]) -> Callable[[Object], bool]:

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from e2e.bench.measuring import (
-    DEPLOYMENT_PATH,
-    FLOOR_CONNECTIONS,
     SET_PATH,
     USER_CONNECTIONS,
-    fresh_bed,
-    measure_floor,
+    compare,
     operating,
-    timeout,
 )
 from e2e.bench.process import sleep_until_idle
-from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess, Phase
-from e2e.bench.roll import has_rolled
+from e2e.bench.results import Floor, Measurement, Operated, OperatorProcess
+from e2e.bench.roll import floor_of_a_change
 from e2e.bench.settings import Settings
 from e2e.bench.watching import Watcher, has_condition
-from e2e.bench.workload import FollowingWorkload, children, kinds
+from e2e.bench.workload import FollowingWorkload, children
 from e2e.cluster import Object
 
 NAME: Final = "scale"
@@ -41,11 +36,14 @@ def measure(workload: FollowingWorkload, settings: Settings, *, floor_first: boo
     floor_first
         Whether to do the second one first: what comes later has warmer caches.
     """
-    load = os.getloadavg()
-    floor = _floor(workload, settings) if floor_first else None
-    operated, process = _operated(workload, settings)
-    phase = Phase(NAME, _FLOOR, floor or _floor(workload, settings), operated)
-    return Measurement(workload.sets, floor_first, load, [phase], None, process)
+    return compare(
+        NAME,
+        _FLOOR,
+        workload.sets,
+        lambda: _floor(workload, settings),
+        lambda: _operated(workload, settings),
+        floor_first=floor_first,
+    )
 
 
 def _floor(workload: FollowingWorkload, settings: Settings) -> Floor:
@@ -56,21 +54,10 @@ def _floor(workload: FollowingWorkload, settings: Settings) -> Floor:
     patches = {
         obj["metadata"]["name"]: {"spec": {"replicas": obj["spec"]["replicas"] * workload.factor}} for obj in objects
     }
-    with fresh_bed(workload, settings) as bed:
-        with Watcher(bed.harness_config, DEPLOYMENT_PATH, has_rolled(1)) as made:
-            bed.create(objects, FLOOR_CONNECTIONS)
-            made.wait(len(objects), timeout(len(objects)))
-        with Watcher(bed.harness_config, DEPLOYMENT_PATH, has_rolled(2)) as scaled:
-            return measure_floor(
-                bed,
-                scaled,
-                lambda: bed.patch("apps/v1", "Deployment", patches, FLOOR_CONNECTIONS),
-                len(objects),
-                kinds(objects),
-            )
+    return floor_of_a_change(workload, settings, objects, patches)
 
 
-def _operated(workload: FollowingWorkload, settings: Settings) -> tuple[Operated, OperatorProcess]:
+def _operated(workload: FollowingWorkload, settings: Settings) -> tuple[Operated, None, OperatorProcess]:
     """Scale the role that others follow until all roles of all sets have their pods."""
     manifests = workload.manifests()
     patch = {"spec": {"replicas": workload.decode * workload.factor}}
@@ -86,7 +73,7 @@ def _operated(workload: FollowingWorkload, settings: Settings) -> tuple[Operated
             return {scaler.removesuffix("-decode"): at for scaler, at in asked.items()}
 
         with Watcher(on.bed.harness_config, SET_PATH, has_scaled(workload.after())) as scaled:
-            return on.measure(scaled, act, workload.sets), on.process()
+            return on.measure(scaled, act, workload.sets), None, on.process()
 
 
 def has_scaled(wanted: Mapping[str, int]) -> Callable[[Object], bool]:
