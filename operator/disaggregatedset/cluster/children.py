@@ -131,6 +131,16 @@ class Children:
         """
         self._cache.store(kind, await self._client.apply(kind, _part(kind, obj, spec=spec), manager=_HANDED_OVER))
 
+    async def look_again(self, kind: Kind, manifest: Object) -> None:
+        """Read a child of which no watch may tell.
+
+        Raises
+        ------
+        ApiError
+            If the API server does not answer.
+        """
+        await self._look_again(kind, key_of(manifest), controller_uid(manifest))
+
     def differs(self, kind: Kind, manifest: Object) -> bool:
         """Whether a manifest would change anything."""
         key = key_of(manifest)

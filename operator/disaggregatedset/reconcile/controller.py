@@ -129,6 +129,8 @@ class Controller:
     def observe(self, kind: Kind, event_type: str | None, obj: Object) -> None:
         """Take in a watch event, and queue the sets that it concerns."""
         self._vitals.seen(*self._watch_of(kind, obj))
+        if kind is objects.INFERENCE_POOL:
+            self._reconciler.router.watched = True
         before = self._cache.get(kind, key_of(obj))
         deleted = event_type == "DELETED"
         if self._cache.delete(kind, obj) if deleted else self._cache.store(kind, obj):

@@ -169,6 +169,8 @@ class Reconciler:
         scalers_after = await self._report_scalers(dset, findings)
         again = [after for after in (look_after, report_after, scalers_after) if after is not None]
         again += _look_again(dset, findings)
+        if findings.routed is not None and not (findings.routed.done and self.router.watched):
+            again.append(LOOK_AGAIN_SECONDS)
         if len(findings.view.running) < len(seen.running):
             again.append(0.0)  # what only the Deployments needed that are gone goes next
         return Result(min(again, default=None), failed=not findings.acceptance.accepted)
@@ -371,8 +373,6 @@ def _look_again(dset: DisaggregatedSet, findings: Findings) -> Iterator[float]:
     there = {role_of(child) for child in findings.view.children[objects.AUTOSCALER]}
     if findings.acceptance.accepted and autoscalers(dset).keys() - there:  # they start when they may scale
         yield 0.0
-    if findings.routed is not None and not findings.routed.done:
-        yield LOOK_AGAIN_SECONDS
 
 
 def _repaired(stage: Manifests, written: list[Written], *, established: bool) -> list[str]:

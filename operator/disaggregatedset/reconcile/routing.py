@@ -11,7 +11,7 @@ from disaggregatedset.cluster.objects import INFERENCE_POOL
 from disaggregatedset.reconcile.findings import Routed
 from disaggregatedset.render import inference_pool
 
-#: How often to look whether the cluster has InferencePools now, while a set asks for one.
+#: How often to look, while a set asks for an InferencePool and no watch tells of them.
 LOOK_AGAIN_SECONDS: Final = 30.0
 
 _NOT_SERVED: Final = Routed(
@@ -37,6 +37,9 @@ class Router:
         self._children = children
         #: Whether the API server serves ``inference.networking.k8s.io/v1``.
         self.served = True
+        #: Whether a watch has told of InferencePools. kopf looks for a new kind when its CRD changes, which may be
+        #: before the API server tells of the kind; then it never watches it.
+        self.watched = False
 
     async def route(self, dset: DisaggregatedSet) -> Routed | None:
         """Write the InferencePool of a set; return what became of it, or None where none is asked for.
@@ -52,8 +55,11 @@ class Router:
         if not self.served:
             self.served = await self._client.serves(INFERENCE_POOL)
         if not self.served:
+            self.watched = False
             return _NOT_SERVED
         try:
+            if not self.watched:
+                await self._children.look_again(INFERENCE_POOL, pool)
             await self._children.apply(INFERENCE_POOL, pool)
         except NameConflictError as error:
             return Routed("NameConflict", str(error))
@@ -61,6 +67,7 @@ class Router:
             if error.status == 404:
                 self.served = await self._client.serves(INFERENCE_POOL)  # its CRD may have gone
             if not self.served:
+                self.watched = False
                 return _NOT_SERVED
             if not error.refused:
                 raise

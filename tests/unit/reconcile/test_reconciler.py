@@ -397,6 +397,7 @@ async def test_a_set_that_rests_writes_nothing_in_any_mode(world: World, scaling
     await world.start()
     await world.settle()
     await world.start()
+    world.controller.observe(objects.INFERENCE_POOL, "ADDED", world.server.objects[POOL])
     world.server.requests.clear()
     for _ in range(3):
         await world.turn(60)
@@ -666,17 +667,33 @@ async def test_a_pool_of_somebody_else(world: World) -> None:
     assert world.server.objects[POOL]["spec"] == {"targetPorts": [{"number": 1}]}
 
 
+def _without_pools(obj: Object) -> None:
+    if obj.get("kind") == "InferencePool":
+        raise RefusedError(404, "NotFound", "the server could not find the requested resource")
+
+
+@pytest.mark.parametrize("others", [True, False], ids=["the pool", "the CRD"])
+async def test_what_no_watch_tells_of_pools_is_looked_for(routed: World, others: bool) -> None:
+    gone = [POOL] if others else [POOL, POOL.replace("llama", "other")]
+    for path in gone:
+        routed.server.remove(path)
+    if not others:
+        routed.server.mutate = _without_pools
+    assert (await routed.turn(60)).again_after is not None, "it looks again"
+    await routed.settle()
+    assert (POOL in routed.server.objects) == others
+    assert routed.condition("Routed")["reason"] == ("InferencePoolReady" if others else "InferencePoolNotServed")
+    if others:
+        routed.controller.observe(objects.INFERENCE_POOL, "MODIFIED", routed.server.objects[POOL])
+        assert (await routed.turn(60)).again_after is None, "a watch tells now"
+
+
 async def test_the_crd_of_inference_pools_goes(routed: World) -> None:
     for path in (POOL, POOL.replace("llama", "other")):
         routed.controller.observe(objects.INFERENCE_POOL, "DELETED", routed.server.remove(path))
     answers = routed.server.answers
     routed.edit({"spec.compute.roles[1].replicas": 3})
-
-    def missing(obj: Object) -> None:
-        if obj.get("kind") == "InferencePool":
-            raise RefusedError(404, "NotFound", "the server could not find the requested resource")
-
-    routed.server.mutate = missing
+    routed.server.mutate = _without_pools
     await routed.settle()
     assert not answers
     assert routed.condition("Routed")["reason"] == "InferencePoolNotServed"
